@@ -1,0 +1,203 @@
+"""Commands to a running node: rabbitmqctl, Erlang expressions, signals. Blocking, so use a thread.
+
+An Erlang expression goes through erl_call, a small C program (about 10 ms); where the
+distribution has none, through `rabbitmqctl eval` (about 0.5 s).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.broker.guardian import marked_processes
+
+# Debian's wrappers in /usr/sbin insist on their own home folder; these scripts behind them do not.
+SCRIPT_FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
+SERVICE_USER = "rabbitmq"
+STATE_FILE = "node.json"
+
+
+class NodeError(Exception):
+    """The node would not start, stop or obey; the text holds what it said."""
+
+
+def find_script(name: str) -> str:
+    """The path of one of RabbitMQ's scripts; RABBITMQ_BIN names a folder to look in first."""
+    for folder in (os.environ.get("RABBITMQ_BIN", ""), *SCRIPT_FOLDERS):
+        if folder and os.access(Path(folder, name), os.X_OK):
+            return str(Path(folder, name))
+    found = shutil.which(name)
+    if found is None:
+        raise NodeError(
+            f"{name} was not found. Install RabbitMQ (Debian, Ubuntu: apt install rabbitmq-server),"
+            " or set RABBITMQ_BIN to its folder, or AMQP_URL to a broker that is running,"
+            " or leave the broker tests out by name: make test-unit"
+        )
+    return str(Path(found).resolve())
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """All that another process needs to command a node; kept as JSON in the node's folder."""
+
+    name: str
+    mark: str
+    cookie: str
+    port: int
+    tls_port: int
+    distribution_port: int
+    epmd_port: int
+    as_service_user: bool
+    environment: dict[str, str]
+
+    def save(self, folder: Path) -> None:
+        (folder / STATE_FILE).write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, folder: Path) -> NodeState:
+        return cls(**json.loads((folder / STATE_FILE).read_text()))
+
+
+class Control:
+    """Commands for the node whose data is in `folder`; usable from any process of the test run."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.state = NodeState.load(self.folder)
+
+    def command(self, arguments: list[str]) -> list[str]:
+        """Put what switches to RabbitMQ's user in front, where we are root."""
+        if not self.state.as_service_user:
+            return arguments
+        user = SERVICE_USER
+        return ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", *arguments]
+
+    def run(self, arguments: list[str], *, text: str = "", timeout: float = 60.0) -> str:
+        """Run one command in the node's environment; its output, or NodeError with it."""
+        result = subprocess.run(
+            self.command(arguments),
+            env=self.state.environment,
+            cwd=self.folder,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if result.returncode != 0:
+            raise NodeError(f"{' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
+        return result.stdout
+
+    def ctl(self, *arguments: str, timeout: float = 60.0) -> str:
+        """`rabbitmqctl --quiet ARGUMENTS`."""
+        return self.run([find_script("rabbitmqctl"), "--quiet", *arguments], timeout=timeout)
+
+    def diagnostics(self, *arguments: str, timeout: float = 60.0) -> str:
+        """`rabbitmq-diagnostics --quiet ARGUMENTS`."""
+        return self.run(
+            [find_script("rabbitmq-diagnostics"), "--quiet", *arguments], timeout=timeout
+        )
+
+    def evaluate(self, expression: str) -> str:
+        """The printed value of an Erlang expression (without its final dot), run on the node."""
+        program = shutil.which("erl_call")
+        if program is None:
+            return self.ctl("eval", expression + ".").strip()
+        address = f"127.0.0.1:{self.state.distribution_port}"
+        output = self.run(
+            [program, "-address", address, "-c", self.state.cookie, "-e"], text=expression + ".\n"
+        ).strip()
+        matched = re.fullmatch(r"\{ok, (.*)\}", output, re.DOTALL)
+        if matched is None:
+            raise NodeError(f"{expression}: {output}")
+        return matched[1]
+
+    def version(self) -> str:
+        """RabbitMQ's version, as "3.10.8"."""
+        return self.evaluate("rabbit_misc:version()").strip('"')
+
+    def add_vhost(self, name: str) -> None:
+        self.ctl("add_vhost", name)
+
+    def delete_vhost(self, name: str) -> None:
+        self.ctl("delete_vhost", name)
+
+    def add_user(self, name: str, password: str) -> None:
+        self.ctl("add_user", name, password)
+
+    def set_permissions(self, user: str, vhost: str, *patterns: str) -> None:
+        """`patterns` are three regular expressions: configure, write, read."""
+        self.ctl("set_permissions", "-p", vhost, user, *patterns)
+
+    def close_all_connections(self, reason: str, vhost: str | None = None) -> None:
+        where = ["--global"] if vhost is None else ["--vhost", vhost]
+        self.ctl("close_all_connections", *where, reason)
+
+    def set_memory_watermark(self, fraction: float) -> None:
+        """0 raises the memory alarm at once (connections that publish get blocked)."""
+        self.ctl("set_vm_memory_high_watermark", str(fraction))
+
+    def stop_app(self) -> None:
+        self.ctl("stop_app")
+
+    def start_app(self) -> None:
+        self.ctl("start_app", timeout=120)
+
+    def connection_names(self) -> list[str]:
+        """The connections the node has open now."""
+        return self.ctl("list_connections", "name").splitlines()[1:]
+
+    def queue_counts(self, vhost: str, queue: str) -> tuple[int, int]:
+        """Messages ready and unacknowledged, asked from the queue's process itself."""
+        found = (
+            f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>'
+            ")), [R, U] = [element(2, I) || I <- rabbit_amqqueue:info(Q, [messages_ready, "
+            "messages_unacknowledged])], {R, U}"
+        )
+        ready, unacknowledged = re.findall(r"\d+", self.evaluate(found))
+        return int(ready), int(unacknowledged)
+
+    def pids(self) -> list[int]:
+        """Every process of this node that lives, epmd left out."""
+        return [pid for pid in marked_processes(self.state.mark) if not _is_epmd(pid)]
+
+    def server_pid(self) -> int:
+        """The Erlang virtual machine, as it wrote it down itself."""
+        return int((self.folder / "server.pid").read_text())
+
+    def kill(self) -> None:
+        """SIGKILL to the node, with no word of farewell; epmd stays for a restart."""
+        self._signal(signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while self.pids():
+            if time.monotonic() > deadline:
+                raise NodeError(f"these processes survived SIGKILL: {self.pids()}")
+            self._signal(signal.SIGKILL)
+            time.sleep(0.02)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open, nothing is answered any more."""
+        os.kill(self.server_pid(), signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.server_pid(), signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for pid in self.pids():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+
+def _is_epmd(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "epmd"
+    except OSError:
+        return False
