@@ -1,0 +1,77 @@
+"""The reference's queue of messages that nobody has taken yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+
+class Backlog:
+    """First in, first out, in constant time whatever its length; looks like a list otherwise."""
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self._items: deque[Any] = deque()
+        self.body_bytes = 0
+        for item in items:
+            self.append(item)
+
+    def append(self, item: Any) -> None:
+        self._items.append(item)
+        self.body_bytes += _body_size(item)
+
+    def popleft(self) -> Any:
+        item = self._items.popleft()
+        self.body_bytes -= _body_size(item)
+        return item
+
+    def popmany(self, count: int) -> list[Any]:
+        """Up to ``count`` items, the oldest first."""
+        return [self.popleft() for _ in range(min(count, len(self._items)))]
+
+    def clear(self) -> None:
+        self._items.clear()
+        self.body_bytes = 0
+
+    def copy(self) -> list[Any]:
+        return list(self._items)
+
+    def track(self) -> None:
+        """Nothing to do here: only the compiled twin hides messages from the collector."""
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._items)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._items
+
+    def __getitem__(self, index: Any) -> Any:
+        if not isinstance(index, slice):
+            return self._items[index]
+        begin, end, step = index.indices(len(self._items))
+        if step > 0:
+            return list(islice(self._items, begin, max(begin, end), step))
+        return self.copy()[index]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (list, Backlog)):
+            return self.copy() == list(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as a list
+
+    def __repr__(self) -> str:
+        return repr(self.copy())
+
+
+def _body_size(item: Any) -> int:
+    if isinstance(item, tuple) and len(item) == 4 and type(item[3]) is bytes:
+        return len(item[3])
+    return 0
