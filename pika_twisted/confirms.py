@@ -1,0 +1,245 @@
+"""Publisher confirms: which publish does a Basic.Ack, Basic.Nack or Basic.Return settle?
+
+An object of its own without I/O: the channel tells it what it writes and what the broker answers,
+and hands out the Deferreds it makes.
+
+The broker numbers publishes from Confirm.Select on, 1 for the first, and answers in order: every
+publish from before Confirm.Select is answered for good when Confirm.SelectOk comes, and the return
+of an unroutable publish comes before its confirm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Union
+
+from pika.exceptions import NackError, UnroutableError
+from pika.spec import Basic
+from twisted.internet import defer
+
+from ._reasons import fresh_exception
+
+LOGGER = logging.getLogger("pika_twisted")
+
+#: A body up to this size is part of the key that returns are looked up by; of a longer one only its
+#: length and its ends are (hashing 16 MiB takes longer than sending it), and bodies are compared.
+_KEYED_BODY = 512
+
+_Key = tuple[Any, Any, Any]
+
+
+class PublisherConfirms:
+    """Publish number -> Deferred, from Confirm.Select until the channel closes."""
+
+    def __init__(self) -> None:
+        #: Publishes are numbered: Confirm.Select was written.
+        self.enabled = False
+        self._selected = False
+        self._last = 0
+        # Every number below it is settled: a multiple confirm starts here, so each number is looked
+        # at once by all multiple confirms together, however many are outstanding.
+        self._lowest = 1
+        self._deliveries: dict[int, defer.Deferred[Any]] = {}
+        # What returns are matched by. Plain publishes are never returned by RabbitMQ.
+        self._plain: dict[int, _Key] = {}
+        self._mandatory: dict[int, tuple[_Key, bytes]] = {}
+        self._by_key: dict[_Key, deque[int]] = {}
+        self._returned: dict[int, Any] = {}
+
+    def __repr__(self) -> str:
+        state = "enabled" if self.enabled else "off"
+        return f"<{type(self).__name__} {state}, {len(self._deliveries)} outstanding>"
+
+    @property
+    def deliveries(self) -> dict[int, defer.Deferred[Any]]:
+        """Outstanding publishes, oldest first: number -> Deferred. To look at, not to change."""
+        return self._deliveries
+
+    @property
+    def outstanding(self) -> int:
+        """How many publishes the broker has not confirmed yet (cancelled ones count)."""
+        return len(self._deliveries)
+
+    @property
+    def last_number(self) -> int:
+        """The number of the latest publish; 0 before the first."""
+        return self._last
+
+    def select_sent(self) -> None:
+        """Confirm.Select was written: the next publish is number 1. Any further call does nothing."""
+        self.enabled = True
+
+    def select_ok(self) -> None:
+        """Confirm.SelectOk came: from here on returns belong to numbered publishes."""
+        self.enabled = True
+        self._selected = True
+
+    def expect(
+        self, exchange: Any, routing_key: Any, body: Any, mandatory: bool = False
+    ) -> defer.Deferred[Any]:
+        """Number one more publish and return the Deferred of its confirm.
+
+        It fires with the Basic.Ack, or fails with UnroutableError or NackError (whose `messages`
+        hold what the broker returned), or with the reason given to `fail_all`. Cancelled, it keeps
+        its number, and the confirm fires nothing.
+        """
+        number = self._last = self._last + 1
+        key = _key(exchange, routing_key, body)
+        if mandatory:
+            self._mandatory[number] = (key, _as_bytes(body))
+            numbers = self._by_key.get(key)
+            if numbers is None:
+                self._by_key[key] = deque((number,))
+            else:
+                numbers.append(number)
+        else:
+            self._plain[number] = key
+        deferred = self._deliveries[number] = defer.Deferred()
+        return deferred
+
+    def undo_last(self) -> None:
+        """Take back the latest `expect`: its publish could not be sent. Its Deferred never fires."""
+        number = self._last
+        if number not in self._deliveries:
+            raise ValueError(f"publish {number} is not outstanding")
+        self._last -= 1
+        del self._deliveries[number]
+        self._forget(number)
+
+    def confirm(self, method: Union[Basic.Ack, Basic.Nack]) -> None:
+        """Settle what a Basic.Ack or Basic.Nack of the broker confirms, oldest first.
+
+        Tag 0 with `multiple` means all outstanding publishes (spec 1.8.3.13). A tag that is not
+        outstanding settles nothing by itself, with `multiple` all up to it; both are logged.
+        """
+        tag = method.delivery_tag
+        if method.multiple:
+            settled = self._settle_up_to(tag)
+        else:
+            deferred = self._deliveries.pop(tag, None)
+            if deferred is None:
+                LOGGER.error("Confirm for publish %s, which is not outstanding: %r", tag, method)
+                return
+            settled = ((deferred, self._forget(tag)),)
+        nacked = isinstance(method, Basic.Nack)
+        if nacked:
+            LOGGER.warning("The broker refused publishes: %r", method)
+        for deferred, message in settled:
+            try:
+                if nacked:
+                    deferred.errback(NackError([] if message is None else [message]))
+                elif message is not None:
+                    deferred.errback(UnroutableError([message]))
+                else:
+                    deferred.callback(method)
+            except defer.AlreadyCalledError:
+                _already_called(deferred)
+
+    def returned(self, message: Any) -> bool:
+        """Note that the broker returned `message` (a ReceivedMessage); False when no publish matches.
+
+        Matched is the oldest outstanding mandatory publish with that exchange, routing key and body
+        (RabbitMQ returns in publish order). Properties don't matter: RabbitMQ strips the BCC header.
+        """
+        if not self._selected:
+            return False
+        method, body = message.method, _as_bytes(message.body)
+        key = _key(method.exchange, method.routing_key, body)
+        number = self._take_mandatory(key, body)
+        if number is None:
+            number = next((n for n, plain in self._plain.items() if plain == key), None)
+            if number is None:
+                return False
+            del self._plain[number]
+        self._returned[number] = message
+        return True
+
+    def fail_all(self, reason: object) -> None:
+        """The channel is gone: fail what is outstanding, oldest first, each with its own exception."""
+        deliveries, self._deliveries = self._deliveries, {}
+        self._plain, self._mandatory, self._by_key, self._returned = {}, {}, {}, {}
+        self._lowest = self._last + 1
+        for deferred in deliveries.values():
+            try:
+                deferred.errback(fresh_exception(reason))
+            except defer.AlreadyCalledError:
+                _already_called(deferred)
+
+    def _settle_up_to(self, tag: int) -> Iterable[tuple[defer.Deferred[Any], Any]]:
+        """Remove everything up to `tag` from the books; what is to be fired."""
+        last = self._last
+        if tag == 0:
+            tag = last
+        elif tag > last or tag not in self._deliveries:
+            LOGGER.error("Confirm up to publish %s, which is not outstanding (last: %s)", tag, last)
+            tag = min(tag, last)
+        settled = []
+        for number in range(self._lowest, tag + 1):
+            deferred = self._deliveries.pop(number, None)
+            if deferred is not None:
+                settled.append((deferred, self._forget(number)))
+        self._lowest = max(self._lowest, tag + 1)
+        return settled
+
+    def _forget(self, number: int) -> Any:
+        """Drop what returns of publish `number` are matched by; what was returned of it, or None."""
+        if self._plain.pop(number, None) is not None:
+            return None
+        entry = self._mandatory.pop(number, None)
+        if entry is not None:
+            self._prune(entry[0])
+            return None
+        return self._returned.pop(number, None)
+
+    def _prune(self, key: _Key) -> None:
+        """Drop settled numbers from the front of a key's queue (confirms come mostly in order)."""
+        numbers, mandatory = self._by_key[key], self._mandatory
+        while numbers and numbers[0] not in mandatory:
+            numbers.popleft()
+        if not numbers:
+            del self._by_key[key]
+        elif len(numbers) > 2 * len(mandatory) + 16:
+            # The oldest waits for ever while others are confirmed behind it.
+            self._by_key[key] = deque(n for n in numbers if n in mandatory)
+
+    def _take_mandatory(self, key: _Key, body: bytes) -> int | None:
+        """The oldest outstanding mandatory publish of that key and body; no longer returnable."""
+        for number in self._by_key.get(key, ()):
+            entry = self._mandatory.get(number)
+            if entry is not None and entry[1] == body:
+                del self._mandatory[number]
+                self._prune(key)
+                return number
+        return None
+
+
+def _as_bytes(body: Any) -> bytes:
+    """A body as the wire has it (bytes are not copied)."""
+    return body.encode("utf-8") if isinstance(body, str) else bytes(body)
+
+
+def _as_text(name: Any) -> Any:
+    """A short string as it comes back in a Basic.Return: text, or bytes that are not UTF-8."""
+    try:
+        return bytes(name).decode("utf-8")
+    except (TypeError, UnicodeDecodeError):
+        return name
+
+
+def _key(exchange: Any, routing_key: Any, body: Any) -> _Key:
+    """What a publish and its return are looked up by."""
+    if type(exchange) is not str:
+        exchange = _as_text(exchange)
+    if type(routing_key) is not str:
+        routing_key = _as_text(routing_key)
+    if type(body) is not bytes:
+        body = _as_bytes(body)
+    if len(body) > _KEYED_BODY:
+        body = (len(body), body[:64], body[-64:])
+    return (exchange, routing_key, body)
+
+
+def _already_called(deferred: defer.Deferred[Any]) -> None:
+    LOGGER.error("%r of a publish was fired by somebody else", deferred)
