@@ -1,0 +1,232 @@
+"""The queue a consumer's messages arrive in."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, namedtuple
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from twisted.internet import defer
+
+from ._codec import Backlog
+from ._deferreds import GetDeferred, Turns, fire, ready
+from ._reasons import fresh_exception
+
+LOGGER = logging.getLogger("pika_twisted")
+
+# What a waiter waits for: one message, or up to so many of them (> 0), or the next of an async for.
+_ONE = 0
+_NEXT = -1
+
+
+class ReceivedMessage(namedtuple("ReceivedMessage", ["channel", "method", "properties", "body"])):
+    """A delivered, fetched or returned message.
+
+    `channel` is the TwistedChannel it came on, `method` a Basic.Deliver, Basic.GetOk or
+    Basic.Return, `properties` the BasicProperties, `body` bytes.
+    """
+
+    __slots__ = ()
+
+
+class Waiting:
+    """The Deferreds that wait for a message, oldest first; a list to look at.
+
+    Cancelling one of 100,000 costs as much as cancelling the only one.
+    """
+
+    __slots__ = ("_order",)
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as a list
+
+    def __init__(self, order: OrderedDict[defer.Deferred[Any], int]) -> None:
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[defer.Deferred[Any]]:
+        return iter(self._order)
+
+    def __reversed__(self) -> Iterator[defer.Deferred[Any]]:
+        return reversed(self._order)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._order
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self._order)[index]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (list, Waiting)):
+            return list(self._order) == list(other)
+        return NotImplemented
+
+    def __repr__(self) -> str:
+        return repr(list(self._order))
+
+    def append(self, deferred: defer.Deferred[Any]) -> None:
+        """Let `deferred` wait behind the others for one message."""
+        self._order[deferred] = _ONE
+
+    def remove(self, deferred: defer.Deferred[Any]) -> None:
+        """Let it wait no longer; ValueError when it does not wait."""
+        if deferred not in self._order:
+            raise ValueError(f"{deferred!r} is not waiting")
+        del self._order[deferred]
+
+    def pop(self, index: int = -1) -> defer.Deferred[Any]:
+        """Take one out."""
+        deferred: defer.Deferred[Any] = self[index]
+        del self._order[deferred]
+        return deferred
+
+    def clear(self) -> None:
+        """Take all out."""
+        self._order.clear()
+
+
+class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
+    """A DeferredQueue that can be closed: whoever waits then, or asks later, gets the reason.
+
+    Beside `get()` there are `async for message in queue` and `get_many()`. Messages that were there
+    already when the queue closed are kept: the two hand them out before they end, and `drain()`
+    gives them at any time.
+
+    :ivar pending: the messages nobody has taken yet; equals a list of them
+    :ivar waiting: the Deferreds that wait for one; equals a list of them
+    :ivar closed: None, or the reason why the queue is closed; may be assigned
+    """
+
+    def __init__(self, size: int | None = None, backlog: int | None = None) -> None:
+        super().__init__(size, backlog)
+        self.closed: Any = None
+        self.pending: Any = Backlog()
+        self._order: OrderedDict[defer.Deferred[Any], int] = OrderedDict()
+        self.waiting: Any = Waiting(self._order)
+        self._turns = Turns()
+        self._waking = False
+        # See close().
+        self._deliverable = True
+        self._ended = False
+
+    def put(self, obj: Any) -> Any:
+        """Add a message; QueueOverflow when there are `size` already.
+
+        Returns None, or a failed Deferred when the queue is closed.
+        """
+        if self.closed is not None:
+            return self._refuse()
+        # While waiters are being served there can be messages and waiters at a time.
+        if self.size is not None and len(self.pending) - len(self._order) >= self.size:
+            raise defer.QueueOverflow()
+        self.pending.append(obj)
+        if self._order:
+            self.wake()
+        return None
+
+    def get(self) -> defer.Deferred[Any]:
+        """A Deferred of the next message. Fails at once with the reason when the queue is closed.
+
+        QueueUnderflow when `backlog` Deferreds wait already.
+        """
+        if self.closed is not None:
+            return self._refuse()
+        if self.pending and not self._order:
+            return ready(self._turns, self.pending.popleft())
+        return self._wait(_ONE)
+
+    def get_many(self, max_messages: int) -> defer.Deferred[list[Any]]:
+        """A Deferred of a list of at least one message: what is there, up to `max_messages`.
+
+        It never waits for more than the first. Once the queue is closed it hands out what is
+        pending, then fails with the reason (also after a client's cancel, where `async for` ends).
+        """
+        if isinstance(max_messages, bool) or not isinstance(max_messages, int):
+            raise TypeError(f"max_messages must be an int, not {max_messages!r}")
+        if max_messages < 1:
+            raise ValueError(f"max_messages must be at least 1, not {max_messages}")
+        if self.pending and not self._order and (self.closed is None or self._deliverable):
+            return ready(self._turns, self.pending.popmany(max_messages))
+        if self.closed is not None:
+            return self._refuse()
+        return self._wait(max_messages)
+
+    def __aiter__(self) -> ClosableDeferredQueue:
+        return self
+
+    def __anext__(self) -> defer.Deferred[Any]:
+        if self.pending and not self._order and (self.closed is None or self._deliverable):
+            return ready(self._turns, self.pending.popleft())
+        if self.closed is None:
+            return self._wait(_NEXT)
+        if self._ended and not self.pending:
+            raise StopAsyncIteration
+        return self._refuse()
+
+    def close(self, reason: Any, *, deliverable: bool = True, end: bool = False) -> None:
+        """Close the queue: waiting Deferreds fail, the oldest first, each with its own exception.
+
+        :param reason: an exception, a Failure or any other true object; kept in `closed`
+        :param deliverable: False where what is pending can't be acknowledged any more: then it is
+            not handed out, and stays for `drain()`
+        :param end: the consumer was cancelled by this client: `async for` ends instead of raising
+        """
+        if not isinstance(reason, BaseException) and not reason:
+            raise TypeError(f"a queue is closed with a reason, not {reason!r}")
+        if self.closed is not None:
+            LOGGER.warning("The queue was closed before: %s", self.closed)
+        self.closed = reason
+        self._deliverable = self._deliverable and deliverable
+        self._ended = self._ended or end
+        self.pending.track()
+        waiting = list(self._order.items())
+        self._order.clear()
+        for waiter, wanted in waiting:
+            if not waiter.called:
+                ends = end and wanted == _NEXT
+                waiter.errback(StopAsyncIteration() if ends else fresh_exception(reason))
+
+    def drain(self) -> list[Any]:
+        """Take all that is pending, whether the queue is open or closed."""
+        taken: list[Any] = self.pending.popmany(len(self.pending))
+        return taken
+
+    def wake(self) -> None:
+        """Serve waiting Deferreds from `pending`, oldest first.
+
+        To be called after messages were appended to `pending` directly. What the callbacks do (get,
+        put, close, cancel) takes effect here, not in a nested call.
+        """
+        if self._waking:
+            return
+        pending, order = self.pending, self._order
+        self._waking = True
+        try:
+            while pending and order:
+                waiter, wanted = order.popitem(last=False)
+                # Fired by somebody else: the message is for the next one.
+                if not waiter.called:
+                    value = pending.popmany(wanted) if wanted > 0 else pending.popleft()
+                    fire(self._turns, waiter, value)
+        finally:
+            self._waking = False
+
+    def _wait(self, wanted: int) -> defer.Deferred[Any]:
+        if self.backlog is not None and len(self._order) >= self.backlog:
+            raise defer.QueueUnderflow()
+        waiter = GetDeferred(self._turns, self._cancel_wait)
+        self._order[waiter] = wanted
+        return waiter
+
+    def _cancel_wait(self, waiter: defer.Deferred[Any]) -> None:
+        """Forget a cancelled waiter: the next message is for another one."""
+        self._order.pop(waiter, None)
+
+    def _refuse(self) -> defer.Deferred[Any]:
+        """A Deferred that has failed with the reason.
+
+        A stock one: callbacks that ask a closed queue again would take turns for ever.
+        """
+        return defer.fail(fresh_exception(self.closed))
