@@ -1,0 +1,119 @@
+"""A transport double that behaves like a socket whose other end is the test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import address, error, interfaces
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+
+@implementer(interfaces.ITCPTransport, interfaces.IConsumer)
+class FakeTransport:
+    """Records what is written and how it is closed.
+
+    As on a real socket `connectionLost` comes in a later turn (`finish`), never inside
+    `loseConnection`. Stricter than TCP, like TLS: what is written after `loseConnection` is lost.
+    While `stuck` is set the send buffer never empties, so only `abortConnection` ends the
+    connection, as with a peer that does not read any more.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.protocol: Any = None
+        self.writes: list[bytes] = []
+        self.late_writes: list[bytes] = []
+        self.connected = 1
+        self.disconnecting = False
+        self.aborted = False
+        self.stuck = False
+        self.producer: Any = None
+        self.streamingProducer = False
+        self.producerState = "producing"
+        self.bufferSize = 2**16
+
+    # What the client calls.
+
+    def write(self, data: bytes) -> None:
+        assert isinstance(data, bytes), f"{type(data).__name__} written to the transport"
+        if not self.connected or self.disconnecting:
+            self.late_writes.append(data)
+        else:
+            self.writes.append(data)
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self, *_: Any) -> None:
+        self.disconnecting = True
+
+    def abortConnection(self) -> None:
+        self.disconnecting = True
+        self.aborted = True
+
+    def loseWriteConnection(self) -> None:
+        self.disconnecting = True
+
+    def getPeer(self) -> Any:
+        return address.IPv4Address("TCP", "192.0.2.1", 5672)
+
+    def getHost(self) -> Any:
+        return address.IPv4Address("TCP", "192.0.2.2", 40000)
+
+    def getTcpNoDelay(self) -> bool:
+        return True
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    def getTcpKeepAlive(self) -> bool:
+        return False
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        pass
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if self.producer is not None:
+            raise RuntimeError("there is a producer already")
+        self.producer, self.streamingProducer = producer, streaming
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def pauseProducing(self) -> None:
+        self.producerState = "paused"
+
+    def resumeProducing(self) -> None:
+        if self.connected and not self.disconnecting:
+            self.producerState = "producing"
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    # What the test calls.
+
+    def fill(self) -> None:
+        """The send buffer passes its limit: whoever produces is told to pause."""
+        assert self.producer is not None, "nobody watches the transport's send buffer"
+        self.producer.pauseProducing()
+
+    def drain(self) -> None:
+        """The send buffer is empty again."""
+        self.producer.resumeProducing()
+
+    def finish(self) -> None:
+        """Deliver the `connectionLost` that a close asked for, if one is due."""
+        if not self.connected or not self.disconnecting:
+            return
+        if self.aborted:
+            self.lose(error.ConnectionAborted())
+        elif not self.stuck:
+            self.lose(error.ConnectionDone("Connection was closed cleanly."))
+
+    def lose(self, reason: Exception) -> None:
+        """The socket is gone, whoever closed it."""
+        if self.connected:
+            self.connected = 0
+            self.disconnecting = True
+            self.protocol.connectionLost(Failure(reason))
