@@ -7,7 +7,7 @@ from pika import amqp_object, frame, spec
 from benchmarks import wire
 from benchmarks.ledger import AckLedger, PublishLedger
 
-FLOOD = "flood"  # "flood n=1000 size=100 properties=usual": a queue that holds 1000 such messages
+FLOOD = "flood"  # "flood.n:1000.size:100.properties:usual": a queue that holds 1000 such messages
 UNACKED = "unacked"  # its declare-ok counts deliveries without ack and bad acks
 PUBLISHED = "published"  # its declare-ok counts publishes and their body bytes (modulo 2**32)
 ENDLESS = 1 << 62
@@ -15,7 +15,7 @@ ENDLESS = 1 << 62
 
 def flood_queue(messages: int, size: int, properties: str) -> str:
     """Return the name of a queue of the peer that holds `messages` messages."""
-    return f"{FLOOD} n={messages} size={size} properties={properties}"
+    return f"{FLOOD}.n:{messages}.size:{size}.properties:{properties}"
 
 
 class Flood:
@@ -97,8 +97,8 @@ class PeerChannel:
         if queue == PUBLISHED:
             books = self.publishes
             return spec.Queue.DeclareOk(queue, books.count, books.body_bytes & 0xFFFFFFFF)
-        if queue.startswith("confirm"):  # "confirm 100": confirms come by the hundred from now on
-            self._confirm_group = int(queue.split()[1])
+        if queue.startswith("confirm"):  # "confirm.100": confirms come by the hundred from now on
+            self._confirm_group = int(queue.split(".")[1])
         return spec.Queue.DeclareOk(queue or "amq.gen-peer", 0, 0)
 
     def _consume(self, method: spec.Basic.Consume) -> list[amqp_object.Method]:
@@ -137,7 +137,7 @@ class PeerChannel:
 
 def flood_options(queue: str) -> dict[str, str]:
     """Return the options in the name of a flood queue."""
-    return dict(word.split("=", 1) for word in queue.split()[1:])
+    return dict(word.split(":", 1) for word in queue.split(".")[1:])
 
 
 def plain_reply(method: amqp_object.Method) -> list[amqp_object.Method]:
