@@ -1,6 +1,6 @@
 """A private RabbitMQ node: own ports, own epmd, own folder; gone without a trace afterwards.
 
-`python -m tests.broker.node` starts one by hand, prints its URL, and stops it at Ctrl-C.
+`python -m tests.broker.node` starts one by hand, prints how to use it, and stops it at Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import pwd
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.broker.broker import Broker
+from tests.broker.broker import ENVIRONMENT, Broker
 from tests.broker.certificates import CertificateFiles, write_certificates
 from tests.broker.control import SERVICE_USER, Control, NodeError, NodeState, find_script
 from tests.broker.guardian import MARK, kill_marked, start_guardian
@@ -310,7 +311,9 @@ def create_node(**options: object) -> Node:
 def main() -> None:
     """Run a node until Ctrl-C."""
     node = create_node()
-    print(f"RabbitMQ {node.version()} in {node.folder}: {node.broker.url()}", flush=True)
+    print(f"# RabbitMQ {node.version()} in {node.folder}: {node.broker.url()}")
+    print("# for python -m tests.broker.run REACTOR in another terminal:")
+    print(f"export {ENVIRONMENT}={shlex.quote(node.broker.to_json())}", flush=True)
     try:
         while node.pids():
             time.sleep(0.5)

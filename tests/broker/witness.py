@@ -1,0 +1,46 @@
+"""The broker seen through pika's blocking client: a second opinion on what really arrived there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pika
+
+from tests.broker.broker import Broker
+
+
+@contextmanager
+def _channel(broker: Broker) -> Iterator[Any]:
+    connection = pika.BlockingConnection(pika.URLParameters(broker.url(heartbeat=0)))
+    try:
+        yield connection.channel()
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+def count(broker: Broker, queue: str) -> int:
+    """Messages ready in the queue."""
+    with _channel(broker) as channel:
+        return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+
+def take_all(broker: Broker, queue: str) -> list[Any]:
+    """Empty the queue: (method, properties, body) each, in order."""
+    taken = []
+    with _channel(broker) as channel:
+        while (message := channel.basic_get(queue, auto_ack=True))[0] is not None:
+            taken.append(message)
+    return taken
+
+
+def delete(broker: Broker, names: list[tuple[str, str]]) -> None:
+    """Delete queues and exchanges; those that do not exist count as deleted (as RabbitMQ does)."""
+    with _channel(broker) as channel:
+        for kind, name in names:
+            if kind == "queue":
+                channel.queue_delete(name)
+            else:
+                channel.exchange_delete(name)
