@@ -131,6 +131,10 @@ TABLE = {"product": "RabbitMQ", "n": -5, "flags": {"basic.nack": True, "none": N
 VARIANTS = ("small", "typical", "large", "binary")
 
 
+def integer_bits(name: str) -> int:
+    return _INTEGERS[name]
+
+
 def argument(name: str, default: Any, variant: str, position: int) -> Any:
     """A value for one argument: the kind follows from its name, which pika.spec uses alike."""
     index = VARIANTS.index(variant)
