@@ -1,0 +1,67 @@
+"""Fixtures of the unit tests: the codec comes twice, as the reference and as the compiled module.
+
+A compiled module that can't be imported is a failure of each test that wants it, never a skip.
+
+What the specification leaves to the decoder, and both twins have to decide alike:
+
+- type, channel and size are judged as soon as the seven octets of a frame's header are there (501),
+  and so is a body frame's place in its content (505), before its payload and its end octet;
+- in a complete frame 501 goes before 540 (unknown class or method), that before 503 (a Connection
+  method on another channel than 0, any other method on channel 0), that before 505 (sequence), and
+  that before 502 (arguments);
+- content on channel 0 is 501; content on a channel nobody has opened is not the codec's to judge;
+- an empty body frame is fine while body octets are missing, and 505 after the last one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+# The full size of what is sampled in an ordinary run.
+EXHAUSTIVE = os.environ.get("PIKA_TWISTED_EXHAUSTIVE") == "1"
+
+MODULES = {"reference": "pika_twisted._frame_py", "compiled": "pika_twisted._frame"}
+
+
+class Message(NamedTuple):
+    """Stands for ReceivedMessage: the codec fills any tuple of four."""
+
+    channel: Any
+    method: Any
+    properties: Any
+    body: bytes
+
+
+def load(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(MODULES[name])
+    except ImportError as error:
+        pytest.fail(f"the {name} codec can't be imported: {error}")
+
+
+@pytest.fixture(params=list(MODULES))
+def codec(request: pytest.FixtureRequest) -> ModuleType:
+    """The module under test."""
+    return load(request.param)
+
+
+@pytest.fixture
+def decoder(codec: ModuleType) -> Any:
+    """A fresh decoder with the limits of the defaults."""
+    return codec.FrameDecoder(Message)
+
+
+@pytest.fixture
+def make_decoder(codec: ModuleType) -> Callable[..., Any]:
+    """Makes decoders, for tests that need many or other limits."""
+
+    def make(**limits: int) -> Any:
+        return codec.FrameDecoder(Message, **limits)
+
+    return make
