@@ -1,0 +1,566 @@
+"""`TwistedChannel`: the methods of an AMQP channel, returning Deferreds.
+
+Longer than the other modules because it is one interface; methods that ask and get one answer are
+in `topology`. What they have in common is `_call()`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pika import exceptions as pika_exceptions
+from pika import frame, spec
+from twisted.internet import defer
+from twisted.python.failure import Failure
+
+from ._containers import OrderedSet, TagIndex
+from ._guard import guarded
+from ._reasons import fresh_exception
+from .channel_state import Channel
+from .confirms import PublisherConfirms
+from .consumer import Consumer
+from .plain_encoder import PlainEncoder
+from .queue import ClosableDeferredQueue, ReceivedMessage
+from .topology import Topology
+
+LOGGER = logging.getLogger("pika_twisted")
+
+
+class _Get:
+    """A Basic.Get under way; `deferred` is None once its user cancelled it."""
+
+    def __init__(self, queue: str, auto_ack: bool) -> None:
+        self.queue = queue
+        self.auto_ack = auto_ack
+        self.deferred: defer.Deferred[Any] | None = None
+
+
+class TwistedChannel(Topology):
+    """An AMQP channel whose methods return Deferreds.
+
+    A method that pika gives a callback returns a Deferred here, which fires with what the callback
+    would get. When the channel closes, whatever is outstanding fails with the reason, which is a
+    `pika.exceptions.ChannelClosed`. Every Deferred may be cancelled: the request stays with the
+    broker and its effects take place, only the Deferred isn't fired any more.
+
+    `on_closed` is a Deferred that fires with that reason, as an exception, when the channel closes.
+
+    See pika.channel.Channel for what the parameters mean to the broker.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._closed: BaseException | None = None
+        self._calls: Any = OrderedSet()
+        self._consumers: dict[str, ClosableDeferredQueue] = {}
+        self._queue_name_to_consumer_tags: Any = TagIndex()
+        self._details: dict[str, Consumer] = {}
+        self._last_declared = ""
+        self._basic_get_deferred: defer.Deferred[Any] | None = None
+        self._gets: deque[_Get] = deque()
+        self._kept: dict[str, deque[ReceivedMessage]] = {}
+        self._confirms = PublisherConfirms()
+        self._select_waiters: list[defer.Deferred[Any]] = []
+        self._select_answer: tuple[frame.Method] | None = None
+        self._return_callbacks: list[Callable[[ReceivedMessage], Any]] | None = None
+        self._observers = OrderedSet()
+        self._encoder: Any = (
+            channel.encoder if isinstance(channel, Channel) else PlainEncoder(channel)
+        )
+        self.on_closed: defer.Deferred[Any] = defer.Deferred()
+        channel.add_callback(self._on_getempty, [spec.Basic.GetEmpty], False)
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_cancel_callback(self._on_consumer_cancelled_by_broker)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} channel={self._channel!r}>"
+
+    # State
+
+    @property
+    def channel_number(self) -> int:
+        """The number of the channel on its connection."""
+        return self._channel.channel_number
+
+    @property
+    def connection(self) -> Any:
+        """pika's connection object below this channel."""
+        return self._channel.connection
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the broker has not yet answered Channel.Open."""
+        return self._channel.is_opening
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the channel can be used."""
+        return self._channel.is_open
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether `close()` was called and the broker has not yet answered."""
+        return self._channel.is_closing
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the channel is closed, by whichever side."""
+        return self._channel.is_closed
+
+    @property
+    def flow_active(self) -> bool:
+        """Whether deliveries flow, as the broker's last answer to `flow()` said."""
+        return self._channel.flow_active
+
+    @property
+    def consumer_tags(self) -> list[str]:
+        """The tags of the consumers that are not cancelled."""
+        return self._channel.consumer_tags
+
+    # What all calls have in common
+
+    def _call(
+        self, name: str, effect: Callable[[Any], Any] | None = None, **arguments: Any
+    ) -> defer.Deferred[Any]:
+        if self._closed:
+            return defer.fail(fresh_exception(self._closed))
+        inner: defer.Deferred[Any] = defer.Deferred()
+        if effect is not None:
+            inner.addCallback(effect)
+
+        def answered(*args: Any) -> None:
+            if not inner.called:
+                inner.callback(args[0] if len(args) == 1 else args)
+
+        try:
+            getattr(self._channel, name)(callback=answered, **arguments)
+        except Exception:
+            return defer.fail()
+        return self._answer_to(inner, defer.Deferred())
+
+    def _answer_to(
+        self, inner: defer.Deferred[Any], outer: defer.Deferred[Any]
+    ) -> defer.Deferred[Any]:
+        """Let `outer`, which the user gets, follow `inner`, which is failed when the channel closes.
+
+        Two Deferreds, so that the broker's answer takes its effect, in the callbacks of the inner
+        one, also when the user has cancelled the outer one.
+        """
+
+        def follow(result: Any) -> None:
+            self._calls.discard(inner)
+            if not outer.called:
+                outer.callback(result)  # a Failure makes it fail
+
+        self._calls.add(inner)
+        inner.addBoth(follow)
+        return outer
+
+    def callback_deferred(
+        self, deferred: defer.Deferred[Any], replies: Sequence[type[Any]]
+    ) -> None:
+        """Fire `deferred` with the next frame whose method is one of `replies`.
+
+        It fires once and is then forgotten; it is failed with the reason when the channel closes
+        first. Watching takes nothing away from anybody: a watched Basic.GetOk, say, still ends the
+        `basic_get()` it answers.
+        """
+        replies = list(replies)
+
+        def fire(method_frame: frame.Method) -> None:
+            self._observers.discard(deferred)
+            self._channel.remove_callback(fire, replies)
+            if not deferred.called:
+                deferred.callback(method_frame)
+
+        if self._closed:
+            deferred.errback(fresh_exception(self._closed))
+            return
+        self._channel.add_callback(fire, replies, False)
+        self._observers.add(deferred)
+
+    # Callbacks
+
+    def add_callback(
+        self,
+        callback: Callable[[frame.Method], Any],
+        replies: Sequence[type[Any]],
+        one_shot: bool = True,
+    ) -> None:
+        """Call `callback(method_frame)` for frames whose method is one of `replies`.
+
+        With `one_shot` only for the next one of each. See pika.channel.Channel.add_callback.
+        """
+        self._channel.add_callback(guarded(callback, "frame callback"), replies, one_shot)
+
+    def add_on_close_callback(
+        self, callback: Callable[[TwistedChannel, BaseException], Any]
+    ) -> None:
+        """Call `callback(channel, reason)` when the channel closes, with this TwistedChannel."""
+        call = guarded(callback, "channel close callback")
+        self._channel.add_on_close_callback(lambda _channel, reason: call(self, reason))
+
+    def add_on_flow_callback(self, callback: Callable[[frame.Method], Any]) -> None:
+        """Call `callback(method_frame)` when the broker sends Channel.Flow."""
+        self._channel.add_on_flow_callback(guarded(callback, "flow callback"))
+
+    def add_on_return_callback(self, callback: Callable[[ReceivedMessage], Any]) -> None:
+        """Call `callback(message)` for each message that the broker returns (Basic.Return).
+
+        `message` is a `ReceivedMessage` with this channel, the Basic.Return, the properties and the
+        body. An exception in it goes to the Twisted log.
+        """
+        self._watch_returns().append(guarded(callback, "return callback"))
+
+    def _watch_returns(self) -> list[Callable[[ReceivedMessage], Any]]:
+        if self._return_callbacks is None:
+            self._return_callbacks = []
+            self._channel.add_on_return_callback(self._on_returned)
+        return self._return_callbacks
+
+    def _on_returned(
+        self, _channel: Any, method: Any, properties: Any, body: bytes
+    ) -> None:
+        message = ReceivedMessage(self, method, properties, body)
+        if self._confirms.enabled and not self._confirms.returned(message):
+            LOGGER.warning("Returned message matches no outstanding publish: %r", method)
+        for callback in list(self._return_callbacks or ()):
+            callback(message)
+
+    # Acknowledging
+
+    def basic_ack(self, delivery_tag: int = 0, multiple: bool = False) -> None:
+        """Acknowledge a message, or with `multiple` all up to it (tag 0: all outstanding).
+
+        It leaves with the next write, in order, at the latest when this turn of the reactor ends.
+
+        :raises ChannelWrongStateError: the channel isn't open; its `__cause__` says why
+        :raises TypeError, ValueError: the tag is not an int between 0 and 2**64 - 1
+
+        AMQP 0-9-1 1.8.3.13; see pika.channel.Channel.basic_ack.
+        """
+        if self._encoder.ack(delivery_tag, multiple):
+            self._channel.flush()
+
+    def basic_nack(
+        self, delivery_tag: int | None = None, multiple: bool = False, requeue: bool = True
+    ) -> None:
+        """Refuse a message, or with `multiple` all up to it; RabbitMQ's extension of reject.
+
+        A `delivery_tag` of None means 0. Errors as `basic_ack()`.
+        """
+        if self._encoder.nack(0 if delivery_tag is None else delivery_tag, multiple, requeue):
+            self._channel.flush()
+
+    def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
+        """Refuse one message; without `requeue` it is dropped or dead-lettered.
+
+        Errors as `basic_ack()`. AMQP 0-9-1 1.8.3.14; see pika.channel.Channel.basic_reject.
+        """
+        if self._encoder.reject(delivery_tag, requeue):
+            self._channel.flush()
+
+    # Publishing
+
+    def basic_publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: spec.BasicProperties | None = None,
+        mandatory: bool = False,
+    ) -> defer.Deferred[Any]:
+        """Publish a message.
+
+        :returns: a Deferred. Without `confirm_delivery()` it has fired with None: the message is on
+            its way. With it, it fires with the broker's Basic.Ack.
+        :raises: nothing; the Deferred fails with UnroutableError (a mandatory message was returned;
+            its `messages` hold it), NackError, the reason when the channel closes first, TypeError
+            or ValueError naming an argument that can't be encoded (nothing is sent then)
+        """
+        encoder = self._encoder
+        try:
+            if self._closed or not encoder.open:
+                return self._refused()
+            due = encoder.publish(exchange, routing_key, body, properties, mandatory)
+        except Exception:
+            return defer.fail()
+        # Registered before it is written: a transport may answer within write().
+        confirms = self._confirms
+        if confirms.enabled:
+            deferred = confirms.expect(exchange, routing_key, body, mandatory)
+        else:
+            deferred = defer.succeed(None)
+        if due:
+            self._channel.flush()
+        return deferred
+
+    def _refused(self) -> defer.Deferred[Any]:
+        """A Deferred that has failed because the channel can't be used."""
+        gone = self._closed or self._channel.gone
+        if gone is not None:
+            return defer.fail(fresh_exception(gone))
+        try:
+            self._channel.flush()
+        except pika_exceptions.ChannelWrongStateError:
+            return defer.fail()
+        raise AssertionError("the channel is open")
+
+    def confirm_delivery(self) -> defer.Deferred[Any]:
+        """Turn on publisher confirms: from now on `basic_publish()` waits for the broker's answer.
+
+        May be called again, at any time.
+
+        :returns: a Deferred that fires with the frame of Confirm.SelectOk
+        """
+        if self._closed:
+            return defer.fail(fresh_exception(self._closed))
+        if self._select_answer is not None:
+            return defer.succeed(self._select_answer[0])
+        waiter: defer.Deferred[Any] = defer.Deferred()
+        self._select_waiters.append(waiter)
+        if len(self._select_waiters) == 1:
+            self._watch_returns()
+            options: dict[str, Any] = {"ack_nack_callback": self._on_delivery_confirmation}
+            if isinstance(self._channel, Channel):
+                options["on_sent"] = self._confirms.select_sent
+            self._call("confirm_delivery", self._on_select_ok, **options).addBoth(self._selected)
+        return waiter
+
+    def _selected(self, result: Any) -> None:
+        """Tell everybody who called `confirm_delivery()` how it went."""
+        waiters, self._select_waiters = self._select_waiters, []
+        for waiter in waiters:
+            if waiter.called:
+                continue
+            if isinstance(result, Failure):
+                waiter.errback(fresh_exception(result))
+            else:
+                waiter.callback(result)
+
+    def _on_select_ok(self, method_frame: frame.Method) -> frame.Method:
+        self._confirms.select_ok()
+        self._select_answer = (method_frame,)
+        return method_frame
+
+    def _on_delivery_confirmation(self, method_frame: frame.Method) -> None:
+        self._confirms.confirm(method_frame.method)
+
+    @property
+    def _deliveries(self) -> dict[int, defer.Deferred[Any]]:
+        """Publish number -> Deferred, for every publish that is not yet confirmed."""
+        return self._confirms.deliveries
+
+    # Consuming
+
+    def basic_consume(
+        self,
+        queue: str,
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> defer.Deferred[tuple[ClosableDeferredQueue, str]]:
+        """Start a consumer; `queue` may be '' for the queue declared last on this channel.
+
+        :returns: a Deferred that fires with `(queue_object, consumer_tag)`; the
+            `ClosableDeferredQueue` gets a `ReceivedMessage` per message, whose method is a
+            Basic.Deliver. It fails with a ChannelClosed when the broker refuses. Cancelled, the
+            consumer is cancelled at the broker and what was delivered is requeued.
+        """
+        if self._closed:
+            return defer.fail(fresh_exception(self._closed))
+        consumer = Consumer(self, auto_ack, self._requeue, self._cancel_consumer)
+        inner: defer.Deferred[Any] = defer.Deferred()
+
+        def consuming(method_frame: frame.Method) -> None:
+            consumer.consumer_tag = method_frame.method.consumer_tag
+            consumer.queue_name = queue or self._last_declared
+            if consumer.abandoned:
+                self._cancel_consumer(consumer)
+            else:
+                self._add_consumer(consumer)
+            inner.callback((consumer.queue, consumer.consumer_tag))
+
+        def abandon(_outer: defer.Deferred[Any]) -> None:
+            consumer.abandoned = True
+
+        try:
+            self._channel.basic_consume(
+                queue=queue,
+                on_message_callback=consumer.on_message,
+                auto_ack=auto_ack,
+                exclusive=exclusive,
+                consumer_tag=consumer_tag,
+                arguments=arguments,
+                callback=consuming,
+            )
+        except Exception:
+            return defer.fail()
+        return self._answer_to(inner, defer.Deferred(abandon))
+
+    def _add_consumer(self, consumer: Consumer) -> None:
+        tag = consumer.consumer_tag
+        assert tag is not None
+        self._consumers[tag] = consumer.queue
+        self._details[tag] = consumer
+        self._queue_name_to_consumer_tags.add(consumer.queue_name, tag)
+        if isinstance(self._channel, Channel):
+            self._channel.subscribe(tag, consumer.queue.pending, self, consumer)
+
+    def _remove_consumer(self, consumer_tag: str, reason: BaseException, **how: bool) -> None:
+        """Nothing more comes for this consumer: close its queue."""
+        queue = self._consumers.pop(consumer_tag)
+        consumer = self._details.pop(consumer_tag, None)
+        self._queue_name_to_consumer_tags.discard(consumer_tag)
+        if consumer is None:
+            queue.close(reason, **how)
+        else:
+            consumer.close_queue(reason, **how)
+
+    def _cancel_consumer(self, consumer: Consumer) -> None:
+        """Cancel a consumer whose user has gone: cancelled `basic_consume()` or closed the queue."""
+        tag = consumer.consumer_tag
+        if tag is None or not self._channel.is_open:
+            return
+        cancelled = self._call("basic_cancel", self._on_consumer_cancelled, consumer_tag=tag)
+        # The channel's end does it too.
+        cancelled.addBoth(lambda _result: consumer.report_dropped())
+
+    def _requeue(self, delivery_tag: int) -> None:
+        """Give a message back that nobody here wants."""
+        if self._channel.is_open:
+            self.basic_nack(delivery_tag)
+
+    def basic_cancel(self, consumer_tag: str = "") -> defer.Deferred[Any]:
+        """Cancel a consumer. Its queue object is closed when the broker has answered.
+
+        Messages that come until then still reach the queue, and what is in it stays there for
+        `async for`, `get_many()` and `drain()`.
+
+        :returns: a Deferred that fires with the frame of Basic.CancelOk, also for a tag that is not
+            known (any more)
+        """
+        return self._call(
+            "basic_cancel",
+            lambda method_frame: self._on_consumer_cancelled(method_frame, end=True),
+            consumer_tag=consumer_tag,
+        )
+
+    def _on_consumer_cancelled(self, method_frame: frame.Method, **how: bool) -> frame.Method:
+        """A Basic.CancelOk, or the broker's own Basic.Cancel."""
+        consumer_tag = method_frame.method.consumer_tag
+        if consumer_tag in self._consumers:
+            self._remove_consumer(consumer_tag, pika_exceptions.ConsumerCancelled(), **how)
+        return method_frame
+
+    def _on_consumer_cancelled_by_broker(self, method_frame: frame.Method) -> frame.Method:
+        LOGGER.info("The broker cancelled a consumer: %r", method_frame.method)
+        return self._on_consumer_cancelled(method_frame)
+
+    def _on_queue_declared(self, method_frame: Any) -> Any:
+        if isinstance(method_frame, frame.Method):
+            self._last_declared = method_frame.method.queue
+        return method_frame
+
+    def _on_queue_deleted(self, method_frame: Any, queue: str) -> Any:
+        name = queue or self._last_declared
+        for consumer_tag in sorted(self._queue_name_to_consumer_tags[name]):
+            reason = pika_exceptions.ConsumerCancelled(f"Queue {name} was deleted.")
+            self._remove_consumer(consumer_tag, reason)
+            self._channel.forget_consumer(consumer_tag)
+        return method_frame
+
+    # Getting
+
+    def basic_get(
+        self, queue: str, auto_ack: bool = False
+    ) -> defer.Deferred[ReceivedMessage | None]:
+        """Fetch one message; `queue` may be '' for the queue declared last on this channel.
+
+        :returns: a Deferred that fires with a `ReceivedMessage` (its method is a Basic.GetOk), or
+            with None when the queue is empty. Cancelled, a message that still comes is requeued; an
+            auto_ack one is kept for the next auto_ack `basic_get()` of that queue.
+        :raises DuplicateGetOkCallback: another `basic_get()` of this channel is waiting
+        """
+        if self._basic_get_deferred is not None:
+            raise pika_exceptions.DuplicateGetOkCallback()
+        if self._closed:
+            return defer.fail(fresh_exception(self._closed))
+        name = queue or self._last_declared
+        if auto_ack and self._kept.get(name):
+            return defer.succeed(self._kept[name].popleft())
+        get = _Get(name, auto_ack)
+
+        def got(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            self._gets.remove(get)
+            self._on_got(get, ReceivedMessage(self, method, properties, body))
+
+        try:
+            self._channel.basic_get(queue=queue, auto_ack=auto_ack, callback=got)
+        except Exception:
+            return defer.fail()
+        self._gets.append(get)
+        get.deferred = self._basic_get_deferred = defer.Deferred(lambda _: self._leave_get(get))
+        return get.deferred
+
+    def _leave_get(self, get: _Get) -> defer.Deferred[Any] | None:
+        """Free the slot of a get that is answered or cancelled; its Deferred if it still waits."""
+        deferred, get.deferred = get.deferred, None
+        if deferred is not None:
+            self._basic_get_deferred = None
+        return deferred
+
+    def _on_got(self, get: _Get, message: ReceivedMessage) -> None:
+        deferred = self._leave_get(get)
+        if deferred is not None:
+            deferred.callback(message)
+        elif get.auto_ack:
+            self._kept.setdefault(get.queue, deque()).append(message)
+        else:
+            self._requeue(message.method.delivery_tag)
+
+    def _on_getempty(self, _method_frame: Any) -> None:
+        deferred = self._leave_get(self._gets.popleft()) if self._gets else None
+        if deferred is not None:
+            deferred.callback(None)
+
+    # The end
+
+    def open(self) -> None:
+        """Open the channel; the connection has done so already."""
+        self._channel.open()
+
+    def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
+        """Close the channel; `on_closed` fires when the broker has answered.
+
+        :raises ChannelWrongStateError: it is closed or closing already
+        """
+        self._channel.close(reply_code=reply_code, reply_text=reply_text)
+
+    def _on_channel_closed(self, _channel: Any, reason: BaseException) -> None:
+        """Everything that is outstanding learns why, the oldest first."""
+        self._closed = reason
+        calls, self._calls = self._calls, OrderedSet()
+        observers, self._observers = self._observers, OrderedSet()
+        consumers, self._consumers = self._consumers, {}
+        details, self._details = self._details, {}
+        get, self._basic_get_deferred = self._basic_get_deferred, None
+        self._queue_name_to_consumer_tags = TagIndex()
+        self._gets.clear()
+        for deferred in (*calls, *([get] if get is not None else ()), *observers):
+            if not deferred.called:
+                deferred.errback(fresh_exception(reason))
+        self._confirms.fail_all(reason)
+        for consumer_tag, queue in consumers.items():
+            consumer = details.get(consumer_tag)
+            if consumer is None:
+                queue.close(reason)
+            else:
+                # What needs an ack is delivered again; an ack of it here could only fail.
+                consumer.close_queue(reason, deliverable=consumer.auto_ack)
+        if not self.on_closed.called:
+            self.on_closed.callback(reason)

@@ -1,0 +1,341 @@
+"""pika's channel state machine with what is wrong in it put right.
+
+Besides `connection` the only module that touches pika's private names. What differs from
+`pika.channel.Channel`:
+
+- a synchronous method is encoded when it is called, not when its turn comes: an argument that
+  can't be encoded fails that call instead of the connection;
+- answers find their own request: several cancels, gets and flows may be under way at once;
+- a consumer that is being cancelled still gets its messages until CancelOk;
+- a failed call leaves nothing registered.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pika.channel
+from pika import exceptions as pika_exceptions
+from pika import frame, spec, validators
+
+from ._reasons import fresh_exception
+from .exceptions import on_channel
+
+LOGGER = logging.getLogger("pika_twisted")
+
+
+def _encode(channel_number: int, method: Any) -> bytes:
+    """Marshal a method; an argument that can't be encoded is named in the error."""
+    try:
+        encoded: bytes = frame.Method(channel_number, method).marshal()
+    except pika_exceptions.AMQPError:  # pika's own words: ShortStringTooLong and the like
+        raise
+    except Exception as error:
+        raise TypeError(f"{method.NAME}: can't encode {_culprit(method)}: {error}") from error
+    return encoded
+
+
+def _culprit(method: Any) -> str:
+    """Which argument keeps `method` from being encoded: the one whose default would help."""
+    plain = type(method)()
+    for name, value in vars(method).items():
+        probe = copy.copy(method)
+        setattr(probe, name, getattr(plain, name))
+        try:
+            probe.encode()
+        except Exception:
+            continue
+        return f"{name}={value!r}"
+    return "its arguments"
+
+
+class Channel(pika.channel.Channel):  # type: ignore[misc]
+    """One AMQP channel of a `_TwistedConnectionAdapter`, which makes it."""
+
+    def __init__(
+        self, connection: Any, channel_number: int, on_open_callback: Callable[..., Any] | None
+    ) -> None:
+        super().__init__(connection, channel_number, on_open_callback)
+        #: Encodes acks and publishes straight into the connection's output buffer.
+        self.encoder = connection._output.channel(channel_number)
+        self.encoder.open = False
+        #: Why the channel is gone, once it is.
+        self.gone: BaseException | None = None
+        self._gets: deque[Callable[..., Any]] = deque()
+        self._on_select_sent: Callable[[], Any] | None = None
+        self._ever_auto_ack = False
+        self._observed = False  # somebody watches Basic.Deliver: no direct delivery
+        self._direct: dict[str, tuple[Any, object, object]] = {}
+
+    # Sending
+
+    def flush(self) -> None:
+        """Write what the encoder holds; the slow path of each ack.
+
+        :raises ChannelWrongStateError: the channel isn't open; nothing was encoded then
+        """
+        if not self.encoder.open:
+            why = self.gone or self._closing_reason
+            state = self._STATE_NAMES[self._state].lower()
+            text = f"Channel is {state}." if why is None else f"Channel is {state}: {why}"
+            raise pika_exceptions.ChannelWrongStateError(text) from why
+        self.connection.flush()
+
+    def _raise_if_not_open(self) -> None:
+        if self.gone is not None:
+            raise fresh_exception(self.gone)
+        super()._raise_if_not_open()
+
+    def _rpc(
+        self,
+        method: Any,
+        callback: Callable[..., Any] | None = None,
+        acceptable_replies: Sequence[Any] | None = None,
+        encoded: bytes | None = None,
+    ) -> None:
+        # pika calls this again, with the items of an entry of `_blocked`, when its turn comes.
+        if self.is_closed:
+            self._raise_if_not_open()
+        if encoded is None:
+            encoded = _encode(self.channel_number, method)
+        if self._blocking:
+            self._blocked.append([method, callback, acceptable_replies, encoded])
+            return
+        self.connection._output_marshaled_frames([encoded])
+        if isinstance(method, spec.Confirm.Select) and self._on_select_sent is not None:
+            self._on_select_sent()
+        for reply in acceptable_replies or ():
+            self._blocking = method.NAME
+            kind, arguments = reply if isinstance(reply, tuple) else (reply, None)
+            for call in (self._on_synchronous_complete, callback):
+                if call is not None:
+                    self.callbacks.add(self.channel_number, kind, call, arguments=arguments)
+
+    def _set_state(self, connection_state: int) -> None:
+        super()._set_state(connection_state)
+        self.encoder.open = connection_state == self.OPEN and self.gone is None
+
+    # Methods whose answers pika mixes up, or that it sends too eagerly
+
+    def basic_consume(
+        self,
+        queue: str,
+        on_message_callback: Callable[..., Any],
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str | None = None,
+        arguments: dict[str, Any] | None = None,
+        callback: Callable[..., Any] | None = None,
+    ) -> str:
+        """See pika.channel.Channel.basic_consume; a call that fails registers nothing."""
+        consumer_tag = consumer_tag or self._generate_consumer_tag()
+        known = consumer_tag in self._consumers
+        try:
+            super().basic_consume(
+                queue, on_message_callback, auto_ack, exclusive, consumer_tag, arguments, callback
+            )
+        except Exception:
+            if not known:
+                self._cleanup_consumer_ref(consumer_tag)
+            raise
+        self._ever_auto_ack = self._ever_auto_ack or auto_ack
+        return consumer_tag
+
+    def basic_cancel(
+        self, consumer_tag: str = "", callback: Callable[..., Any] | None = None
+    ) -> None:
+        """See pika.channel.Channel.basic_cancel; it is always sent, each on its own CancelOk."""
+        validators.require_string(consumer_tag, "consumer_tag")
+        self._raise_if_not_open()
+
+        def answered(method_frame: frame.Method) -> None:
+            self.forget_consumer(consumer_tag)
+            if callback is not None:
+                callback(method_frame)
+
+        self._rpc(
+            spec.Basic.Cancel(consumer_tag=consumer_tag, nowait=False),
+            answered,
+            [(spec.Basic.CancelOk, {"consumer_tag": consumer_tag})],
+        )
+
+    def basic_get(
+        self, queue: str, callback: Callable[..., Any], auto_ack: bool = False
+    ) -> None:
+        """See pika.channel.Channel.basic_get; the broker answers in order, so several may wait."""
+        validators.require_string(queue, "queue")
+        validators.require_callback(callback)
+        self._raise_if_not_open()
+        get = _encode(self.channel_number, spec.Basic.Get(queue=queue, no_ack=auto_ack))
+        self.connection._output_marshaled_frames([get])
+        self._gets.append(callback)
+
+    def basic_qos(
+        self,
+        prefetch_size: int = 0,
+        prefetch_count: int = 0,
+        global_qos: bool = False,
+        callback: Callable[..., Any] | None = None,
+    ) -> None:
+        """See pika.channel.Channel.basic_qos."""
+        if prefetch_size:
+            self._require_not_rabbitmq("basic_qos(prefetch_size > 0)")
+        super().basic_qos(prefetch_size, prefetch_count, global_qos, callback)
+
+    def basic_recover(
+        self, requeue: bool = False, callback: Callable[..., Any] | None = None
+    ) -> None:
+        """See pika.channel.Channel.basic_recover."""
+        if not requeue:
+            self._require_not_rabbitmq("basic_recover(requeue=False)")
+        super().basic_recover(requeue, callback)
+
+    def flow(self, active: bool, callback: Callable[..., Any] | None = None) -> None:
+        """See pika.channel.Channel.flow; each call gets its own answer."""
+        self._raise_if_not_open()
+        validators.rpc_completion_callback(callback)
+        if not active:
+            self._require_not_rabbitmq("flow(active=False)")
+
+        def answered(method_frame: frame.Method) -> None:
+            self.flow_active = method_frame.method.active
+            if callback is not None:
+                callback(self.flow_active)
+
+        self._rpc(spec.Channel.Flow(active), answered, [spec.Channel.FlowOk])
+
+    def _require_not_rabbitmq(self, call: str) -> None:
+        """RabbitMQ closes the whole connection (540) for these; refuse them at the call."""
+        if self.connection.is_rabbitmq:
+            raise pika_exceptions.MethodNotImplemented(f"RabbitMQ does not implement {call}")
+
+    def confirm_delivery(
+        self,
+        ack_nack_callback: Callable[..., Any],
+        callback: Callable[..., Any] | None = None,
+        on_sent: Callable[[], Any] | None = None,
+    ) -> None:
+        """See pika.channel.Channel.confirm_delivery.
+
+        `on_sent` runs when Confirm.Select is written, which is where the broker starts counting.
+        """
+        self._on_select_sent = on_sent
+        super().confirm_delivery(ack_nack_callback, callback)
+
+    def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
+        """See pika.channel.Channel.close. Channel.Close ends the consumers, so none is cancelled."""
+        if self.is_closed or self.is_closing:
+            self.flush()  # raises, with the reason
+        LOGGER.info("Closing channel %d (%s): %r", self.channel_number, reply_code, reply_text)
+        closing = spec.Channel.Close(reply_code, reply_text, 0, 0)
+        self._closing_reason = pika_exceptions.ChannelClosedByClient(reply_code, reply_text)
+        was = self._state
+        self._set_state(self.CLOSING)
+        try:
+            self._rpc(closing, self._on_closeok, [spec.Channel.CloseOk])
+        except Exception:
+            self._set_state(was)
+            self._closing_reason = None
+            raise
+
+    # Consumers
+
+    def subscribe(self, consumer_tag: str, backlog: Any, channel: object, token: object) -> None:
+        """Let the decoder put this consumer's messages straight into `backlog`."""
+        self._direct[consumer_tag] = (backlog, channel, token)
+        if not self._observed:
+            self.connection.subscribe(self.channel_number, consumer_tag, backlog, channel, token)
+
+    def forget_consumer(self, consumer_tag: str) -> None:
+        """The broker sends nothing more for this consumer."""
+        self._cleanup_consumer_ref(consumer_tag)
+        if self._direct.pop(consumer_tag, None) is not None:
+            self.connection.unsubscribe(self.channel_number, consumer_tag)
+
+    def add_callback(
+        self,
+        callback: Callable[..., Any],
+        replies: Sequence[type[Any]],
+        one_shot: bool = True,
+    ) -> None:
+        """See pika.channel.Channel.add_callback; whoever watches deliveries gets to see them."""
+        super().add_callback(callback, replies, one_shot)
+        if spec.Basic.Deliver in replies and not self._observed:
+            self._observed = True
+            for consumer_tag in self._direct:
+                self.connection.unsubscribe(self.channel_number, consumer_tag)
+
+    def remove_callback(self, callback: Callable[..., Any], replies: Sequence[type[Any]]) -> None:
+        """Undo `add_callback()`."""
+        for reply in replies:
+            self.callbacks.remove(str(self.channel_number), reply, callback)
+        if self._observed and not self.callbacks.pending(self.channel_number, spec.Basic.Deliver):
+            self._observed = False
+            for consumer_tag, subscription in self._direct.items():
+                self.connection.subscribe(self.channel_number, consumer_tag, *subscription)
+
+    def _on_deliver(
+        self, method_frame: frame.Method, header_frame: frame.Header, body: bytes
+    ) -> None:
+        method = method_frame.method
+        deliver = self._consumers.get(method.consumer_tag)
+        if deliver is not None:
+            deliver(self, method, header_frame.properties, body)
+            return
+        LOGGER.error("Delivery for an unknown consumer; cancelling it: %r", method_frame)
+        if self.is_open:
+            # A nack of a tag that the broker counts as acknowledged would close the channel.
+            if not self._ever_auto_ack:
+                self.basic_nack(method.delivery_tag)
+            self.basic_cancel(method.consumer_tag)
+
+    def refuse_content(self, content: Any) -> None:
+        """A message above `max_message_size`: the decoder drops it, the channel can't go on."""
+        text = (
+            f"a message of {content.body_size} bytes is larger than "
+            f"max_message_size={content.limit}"
+        )
+        LOGGER.error("Closing channel %d: %s", self.channel_number, text)
+        self._content_assembler = pika.channel.ContentFrameAssembler()
+        if self.is_open:
+            self.close(spec.CONTENT_TOO_LARGE, text)
+
+    # Answers
+
+    def _on_getok(
+        self, method_frame: frame.Method, header_frame: frame.Header, body: bytes
+    ) -> None:
+        if self._gets:
+            self._gets.popleft()(self, method_frame.method, header_frame.properties, body)
+        else:
+            LOGGER.error("Basic.GetOk that nobody asked for: %r", method_frame)
+
+    def _on_getempty(self, method_frame: frame.Method) -> None:
+        if self._gets:
+            self._gets.popleft()
+
+    def _on_cancel(self, method_frame: frame.Method) -> None:
+        self.forget_consumer(method_frame.method.consumer_tag)
+
+    def lose(self, why: BaseException) -> None:
+        """The connection is gone: refuse every call from now on, before anybody is told."""
+        self.gone = on_channel(why)
+        self.encoder.open = False
+
+    def _on_close_meta(self, reason: BaseException | None) -> None:
+        super()._on_close_meta(on_channel(reason) if reason is not None else None)
+
+    def _transition_to_closed(self) -> None:
+        self.gone = self.gone or self._closing_reason
+        super()._transition_to_closed()
+
+    def _cleanup(self) -> None:
+        self._direct.clear()
+        self._gets.clear()
+        super()._cleanup()
+
+

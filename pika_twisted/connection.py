@@ -1,0 +1,488 @@
+"""pika's connection state machine, fed by the compiled decoder and written through one buffer.
+
+This module and `channel_state` are the only ones that touch pika's private names. What is
+overridden here exists in pika 1.3.2, in 1.4.x and on its main branch; pika's own frame buffer is
+never used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pika.connection
+from pika import exceptions as pika_exceptions
+from pika import frame, spec
+from pika.adapters.utils import nbio_interface
+from twisted.internet import error as twisted_error
+from twisted.python.failure import Failure
+
+from . import _codec, liveness
+from ._guard import guarded
+from .channel_state import Channel
+from .exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, Reason, reason
+from .queue import ReceivedMessage
+
+LOGGER = logging.getLogger("pika_twisted")
+
+#: Seconds that an orderly close of the transport may take before it is aborted. By then the peer
+#: has answered everything, so only a dead one, or a TLS peer that owes its close_notify, is cut.
+LINGER = 0.5
+
+#: Reasons that mean a silent or stuck peer: waiting for it to take our data would wait for TCP's
+#: own timers, about 15 minutes.
+_ABORTING = (
+    pika_exceptions.AMQPHeartbeatTimeout,
+    pika_exceptions.ConnectionBlockedTimeout,
+    HandshakeTimeout,
+)
+
+
+class _TimerHandle(nbio_interface.AbstractTimerReference):  # type: ignore[misc]
+    """pika's face of a Twisted delayed call."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def cancel(self) -> None:
+        """Cancel the call unless it has run or was cancelled."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            try:
+                handle.cancel()
+            except (twisted_error.AlreadyCalled, twisted_error.AlreadyCancelled):
+                pass
+
+
+class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[misc]
+    """pika's connection over a Twisted transport that somebody else connects.
+
+    `data_received()` never raises. A refusal by either side ends in one `Reason`, the first that is
+    known, kept in `close_reason`.
+    """
+
+    def __init__(
+        self,
+        parameters: pika.connection.Parameters | None,
+        on_open_callback: Callable[..., Any] | None,
+        on_open_error_callback: Callable[..., Any] | None,
+        on_close_callback: Callable[..., Any] | None,
+        custom_reactor: Any = None,
+        *,
+        direct_delivery: bool = True,
+        max_message_size: int = 128 << 20,
+        max_header_size: int = 1 << 20,
+        max_nesting: int = 100,
+        handshake_timeout: float = 15.0,
+        close_timeout: float = 10.0,
+    ) -> None:
+        self._direct_delivery = direct_delivery
+        self._limits = {
+            "max_message_size": max_message_size,
+            "max_header_size": max_header_size,
+            "max_nesting": max_nesting,
+        }
+        self._handshake_timeout = handshake_timeout
+        self._close_timeout = close_timeout
+        self._reactor: Any = custom_reactor
+        self._transport: Any = None
+        self._guard_timer: _TimerHandle | None = None
+        self._draining = False
+        self._deaf = False  # True: whatever still arrives is ignored
+        self._may_hold = False
+        self.close_reason: Exception | None = None
+        self.is_blocked = False
+        super().__init__(
+            parameters,
+            on_open_callback,
+            on_open_error_callback,
+            on_close_callback,
+            internal_connection_workflow=False,
+        )
+
+    def _init_connection_state(self) -> None:
+        # pika calls this from its constructor and again after the stream has ended.
+        super()._init_connection_state()
+        asked = self.params.frame_max or spec.FRAME_MAX_SIZE
+        self._decoder = _codec.FrameDecoder(
+            ReceivedMessage, frame_max=max(asked, spec.FRAME_MIN_SIZE), **self._limits
+        )
+        self._output = _codec.OutputBuffer(frame_max=spec.FRAME_MIN_SIZE)
+        self._frames_encoded = 0
+        self._frames_direct = 0
+
+    # What Twisted tells us
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the handshake on a connected transport."""
+        if self.close_reason is not None:  # closed or cancelled before it was connected
+            transport.abortConnection()
+            return
+        self._transport = transport
+        self._may_hold = not liveness.is_tls(transport)
+        if self._handshake_timeout:
+            self._guard(self._handshake_timeout, self._on_handshake_timeout)
+        self._on_stream_connected()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the transport read, cut anywhere."""
+        self._on_data_available(data)
+
+    def connection_lost(self, error: Failure) -> None:
+        """The transport is gone: every channel and every waiter learns why."""
+        self._transport = None
+        why: Any = error.value
+        if isinstance(why, twisted_error.ConnectionDone):
+            # The end that both sides expected; a reason that is known already is the better one.
+            if self._error is None:
+                self._error = why
+            why = None
+        self._on_stream_terminated(why)
+
+    # Inbound
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        self.bytes_received += len(data_in)
+        if self._deaf:
+            return
+        self._decoder.feed(data_in)
+        if not self._draining:  # else the loop further up the stack takes it
+            self._drain()
+
+    def _drain(self) -> None:
+        """Decode everything that was fed; the one loop every received byte goes through.
+
+        Messages of subscribed consumers are in their queues when `next_frame()` returns. Their
+        waiting get()s are woken once per chunk, and before any other frame is handed to pika, so
+        that order is kept: waking for each message costs five times as much.
+        """
+        decoder, output = self._decoder, self._output
+        self._draining = True
+        output.held = self._may_hold
+        try:
+            value: Any = decoder  # anything that is not None
+            while value is not None and not self._deaf:
+                value = decoder.next_frame()
+                if decoder.ready:
+                    self._wake(decoder)
+                if value is not None and not self._deaf:
+                    self._process_frame(value)
+        except DecodeError as refusal:
+            self._wake(decoder)
+            self._refuse(refusal)
+        except MemoryError as exhausted:
+            self._refuse(DecodeError(spec.RESOURCE_ERROR, "out of memory"), exhausted)
+        except Exception as bug:
+            # Ours or pika's: users' callbacks are guarded where they are registered.
+            LOGGER.exception("Unexpected error while processing a frame; closing the connection")
+            self._refuse(DecodeError(spec.INTERNAL_ERROR, f"client error: {bug!r}"), bug)
+        finally:
+            self._draining = False
+            output.held = False
+            if decoder is self._decoder:
+                self.frames_received += decoder.frames_direct - self._frames_direct
+                self._frames_direct = decoder.frames_direct
+                self.flush()
+
+    def _wake(self, decoder: Any) -> None:
+        for consumer in decoder.take_ready():
+            consumer.wake()
+
+    def _process_frame(self, value: Any) -> None:
+        """Check what pika's state machine takes on trust, then hand the frame to it."""
+        if isinstance(value, frame.ProtocolHeader):
+            text = f"the server answered with AMQP {value.major}-{value.minor}-{value.revision}"
+            self._terminate_stream(pika_exceptions.IncompatibleProtocolError(text))
+            return
+        number = value.channel_number
+        if number == 0:
+            if isinstance(value, frame.Method) and not self._expects(value):
+                raise DecodeError(spec.COMMAND_INVALID, f"{value.method.NAME} is not expected now")
+            super()._process_frame(value)
+            return
+        channel = self._channels.get(number)
+        if channel is None:
+            raise DecodeError(spec.CHANNEL_ERROR, f"frame for channel {number}, which is not open")
+        if isinstance(value, _codec.OversizedContent):
+            channel.refuse_content(value)
+        elif isinstance(value, frame.Method) and spec.has_content(value.method.INDEX):
+            # pika would stop at an observer's callback and lose the method of the content.
+            self.frames_received += 1
+            self._process_callbacks(value)
+            if number in self._channels:
+                channel._handle_content_frame(value)
+        else:
+            super()._process_frame(value)
+
+    def _expects(self, value: frame.Method) -> bool:
+        """Whether a Connection method may come now; it takes note of blocked and unblocked."""
+        method = value.method
+        if isinstance(method, (spec.Connection.Blocked, spec.Connection.Unblocked)):
+            self.is_blocked = isinstance(method, spec.Connection.Blocked)
+            return self._opened
+        return bool(self._has_pending_callbacks(value))
+
+    # Outbound
+
+    def flush(self) -> None:
+        """Write everything that was encoded and is still held."""
+        if self._output:
+            encoded = self._output.frames
+            self.frames_sent += encoded - self._frames_encoded
+            self._frames_encoded = encoded
+            data = self._output.take()
+            self.bytes_sent += len(data)
+            self._adapter_emit_data(data)
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        self.flush()  # acks and publishes that were encoded before keep their place
+        data = b"".join(marshaled_frames)
+        self.frames_sent += len(marshaled_frames)
+        self.bytes_sent += len(data)
+        self._adapter_emit_data(data)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    # Channels
+
+    def channel(
+        self,
+        channel_number: int | None = None,
+        on_open_callback: Callable[..., Any] | None = None,
+    ) -> Channel:
+        """Open a channel. See pika.connection.Connection.channel; a number in use is refused."""
+        if channel_number is not None:
+            limit = self.params.channel_max or pika.channel.MAX_CHANNELS
+            if isinstance(channel_number, bool) or not isinstance(channel_number, int):
+                raise TypeError(f"channel_number must be an int, got {channel_number!r}")
+            if not 0 <= channel_number <= limit:
+                raise pika_exceptions.InvalidChannelNumber(
+                    f"channel_number {channel_number} is not between 1 and {limit}"
+                )
+            if channel_number in self._channels:
+                raise pika_exceptions.InvalidChannelNumber(
+                    f"channel_number {channel_number} is in use on this connection"
+                )
+        return super().channel(channel_number, on_open_callback)
+
+    def _create_channel(
+        self, channel_number: int, on_open_callback: Callable[..., Any] | None
+    ) -> Channel:
+        return Channel(self, channel_number, on_open_callback)
+
+    def subscribe(
+        self, channel_number: int, consumer_tag: str, backlog: Any, channel: object, token: object
+    ) -> None:
+        """Let the decoder put this consumer's messages into `backlog` itself.
+
+        The one shortcut past pika's state machine; `direct_delivery=False` closes it.
+        """
+        if self._direct_delivery:
+            self._decoder.subscribe(channel_number, consumer_tag, backlog, channel, token)
+
+    def unsubscribe(self, channel_number: int, consumer_tag: str) -> None:
+        """Send what comes for this consumer through pika's state machine again."""
+        self._decoder.unsubscribe(channel_number, consumer_tag)
+
+    def _on_channel_cleanup(self, channel: Channel) -> None:
+        self._decoder.forget_channel(channel.channel_number)
+        super()._on_channel_cleanup(channel)
+
+    @property
+    def is_rabbitmq(self) -> bool:
+        """Whether the server properties say that the broker is RabbitMQ."""
+        return (self.server_properties or {}).get("product") == "RabbitMQ"
+
+    # Callbacks of users: pika's methods, kept from raising into the state machine
+
+    def add_on_connection_blocked_callback(self, callback: Callable[..., Any]) -> None:
+        """See pika.connection.Connection.add_on_connection_blocked_callback."""
+        super().add_on_connection_blocked_callback(guarded(callback, "blocked callback"))
+
+    def add_on_connection_unblocked_callback(self, callback: Callable[..., Any]) -> None:
+        """See pika.connection.Connection.add_on_connection_unblocked_callback."""
+        super().add_on_connection_unblocked_callback(guarded(callback, "unblocked callback"))
+
+    # The end
+
+    def close(self, reply_code: int = 200, reply_text: str = "Normal shutdown") -> None:
+        """Close the connection as AMQP asks; a second call changes nothing.
+
+        The peer has `close_timeout` seconds to answer, then the transport is aborted.
+        """
+        if self.is_closed or self.is_closing:
+            return
+        opened = self._opened
+        if opened:
+            self._guard(self._close_timeout, self._on_close_timeout)
+        super().close(reply_code, reply_text)
+        if opened:
+            self._error = reason(
+                pika_exceptions.ConnectionClosedByClient, reply_code, reply_text, orderly=True
+            )
+        elif self._transport is None:
+            self._on_stream_terminated(None)
+
+    def abort(self, why: Exception) -> None:
+        """Drop the transport at once, for the reason given."""
+        if self._error is None:
+            self._error = why
+        self._remove_heartbeat()
+        self._deaf = True
+        if self._transport is not None:
+            self._transport.abortConnection()
+        elif self.close_reason is None:
+            self._on_stream_terminated(None)
+
+    def _refuse(self, refusal: DecodeError, cause: BaseException | None = None) -> None:
+        """End the connection for what the peer did: Connection.Close with the code, then the end."""
+        LOGGER.error("Closing the connection: %s", refusal)
+        if self._deaf or self.is_closed:
+            return
+        close = spec.Connection.Close(refusal.reply_code, refusal.reply_text[:255], 0, 0)
+        self._send_method(0, close)
+        self._terminate_stream(
+            reason(
+                ProtocolViolation,
+                refusal.reply_code,
+                refusal.reply_text,
+                orderly=False,
+                cause=cause or refusal,
+            )
+        )
+
+    def _on_connection_close_from_broker(self, method_frame: frame.Method) -> None:
+        method = method_frame.method
+        self._send_method(0, spec.Connection.CloseOk())
+        self._terminate_stream(
+            reason(
+                pika_exceptions.ConnectionClosedByBroker,
+                method.reply_code,
+                method.reply_text,
+                orderly=True,
+            )
+        )
+
+    def _on_connection_tune(self, method_frame: frame.Method) -> None:
+        offered = method_frame.method.frame_max
+        if 0 < offered < spec.FRAME_MIN_SIZE:
+            raise DecodeError(
+                spec.FRAME_ERROR, f"frame_max {offered} is below {spec.FRAME_MIN_SIZE}"
+            )
+        super()._on_connection_tune(method_frame)
+        self._decoder.frame_max = self._output.frame_max = self.params.frame_max
+
+    def _on_connection_open_ok(self, method_frame: frame.Method) -> None:
+        self._cancel_guard()
+        super()._on_connection_open_ok(method_frame)
+
+    def _terminate_stream(self, error: Exception | None) -> None:
+        """pika's way to end the transport; the first reason is the one that stays."""
+        if self._error is None:
+            self._error = error
+        self._remove_heartbeat()
+        self._deaf = True
+        if isinstance(error, _ABORTING):
+            self.abort(error)
+        else:
+            self._adapter_disconnect_stream()
+
+    def _on_stream_terminated(self, error: Exception | None) -> None:
+        self._deaf = True
+        self._cancel_guard()
+        self._error = self.close_reason = self._final_reason(error)
+        for channel in list(self._channels.values()):
+            channel.lose(self._error)
+        super()._on_stream_terminated(None)
+
+    def _final_reason(self, transport_error: Exception | None) -> Reason:
+        """The reason that everybody is told, in the shape of `exceptions.reason`."""
+        why: Any = self._error if self._error is not None else transport_error
+        code, text = 0, str(why)
+        orderly = False
+        kind: type[Exception] = pika_exceptions.StreamLostError
+        if isinstance(why, Reason):
+            code, text, orderly = *why.args, isinstance(why, twisted_error.ConnectionDone)
+            kind = type(why).__bases__[1]
+        elif isinstance(why, pika_exceptions.AMQPConnectionError):
+            kind, text = type(why), " ".join(map(str, why.args))
+        elif isinstance(why, pika_exceptions.ProtocolVersionMismatch):
+            kind, text = pika_exceptions.IncompatibleProtocolError, repr(why)
+        elif isinstance(why, pika_exceptions.AMQPError):
+            kind, text = ProtocolViolation, repr(why)
+        if not self._opened and isinstance(why, (Reason, twisted_error.ConnectionClosed)):
+            kind = self._probable_cause(code, kind)
+        if isinstance(why, Reason) and issubclass(type(why), kind):
+            return why
+        return reason(kind, code, text, orderly=orderly, cause=why)
+
+    def _probable_cause(self, code: int, kind: type[Exception]) -> type[Exception]:
+        """Where the handshake broke off says what the broker disliked, as pika concludes."""
+        ended = (pika_exceptions.StreamLostError, pika_exceptions.ConnectionClosedByBroker)
+        refusals = (0, spec.ACCESS_REFUSED, spec.NOT_ALLOWED, spec.INVALID_PATH)
+        if kind not in ended or code not in refusals:
+            return kind
+        return {
+            self.CONNECTION_PROTOCOL: pika_exceptions.IncompatibleProtocolError,
+            self.CONNECTION_START: pika_exceptions.ProbableAuthenticationError,
+            self.CONNECTION_TUNE: pika_exceptions.ProbableAccessDeniedError,
+        }.get(self.connection_state, kind)
+
+    def _adapter_disconnect_stream(self) -> None:
+        self.flush()
+        self._deaf = True
+        if self._transport is not None:
+            self._guard(LINGER, self._transport.abortConnection)
+            self._transport.loseConnection()
+
+    # Timers
+
+    def _guard(self, delay: float, expire: Callable[[], Any]) -> None:
+        """Arm the connection's one guard timer: handshake, then close, then linger."""
+        self._cancel_guard()
+        self._guard_timer = self._adapter_call_later(delay, expire)
+
+    def _cancel_guard(self) -> None:
+        timer, self._guard_timer = self._guard_timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _on_handshake_timeout(self) -> None:
+        text = f"the AMQP handshake took longer than handshake_timeout={self._handshake_timeout} s"
+        self._terminate_stream(reason(HandshakeTimeout, 0, text, orderly=False))
+
+    def _on_close_timeout(self) -> None:
+        LOGGER.warning("No Connection.CloseOk within %s s; aborting", self._close_timeout)
+        code, text = self._error.args if self._error else (0, "closed")
+        kind = pika_exceptions.ConnectionClosedByClient
+        self._error = reason(kind, code, text, orderly=False)
+        self.abort(self._error)
+
+    def _create_heartbeat_checker(self) -> liveness.HeartbeatChecker | None:
+        heartbeat = self.params.heartbeat
+        return liveness.HeartbeatChecker(self, heartbeat) if heartbeat else None
+
+    def _adapter_call_later(self, delay: float, callback: Callable[..., Any]) -> _TimerHandle:
+        return _TimerHandle(self._get_reactor().callLater(delay, callback))
+
+    def _adapter_remove_timeout(self, timeout_id: _TimerHandle) -> None:
+        timeout_id.cancel()
+
+    def _adapter_add_callback_threadsafe(self, callback: Callable[..., Any]) -> None:
+        self._get_reactor().callFromThread(callback)
+
+    def _adapter_connect_stream(self) -> None:
+        raise pika_exceptions.AMQPConnectionError("Twisted connects the transport, not pika")
+
+    def _get_reactor(self) -> Any:
+        """The reactor passed in, else the transport's, else the installed one, imported late."""
+        if self._reactor is None:
+            self._reactor = getattr(self._transport, "reactor", None)
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor

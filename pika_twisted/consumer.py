@@ -1,0 +1,84 @@
+"""One consumer of a channel, from Basic.Consume until nothing more can come for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from .queue import ClosableDeferredQueue, ReceivedMessage
+
+LOGGER = logging.getLogger("pika_twisted")
+
+
+class Consumer:
+    """Puts what the broker delivers into a queue; knows what to do when nobody wants it any more.
+
+    `stop` is called at most once, with this consumer, when it has to be cancelled at the broker
+    although nobody called `basic_cancel()`: its user closed the queue.
+    """
+
+    def __init__(
+        self,
+        channel: Any,
+        auto_ack: bool,
+        requeue: Callable[[int], Any],
+        stop: Callable[[Consumer], Any],
+    ) -> None:
+        self.channel = channel
+        self.auto_ack = auto_ack
+        self.consumer_tag: str | None = None
+        self.queue_name = ""
+        self.queue = ClosableDeferredQueue()
+        #: The Deferred of `basic_consume()` was cancelled: nobody holds the queue.
+        self.abandoned = False
+        #: The user closed the queue while messages were still coming.
+        self.stopping = False
+        self._requeue = requeue
+        self._stop = stop
+        self._dropped = 0
+
+    def on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Take a message that came through pika's state machine."""
+        if self.abandoned:
+            self._turn_back(method.delivery_tag)
+        else:
+            self.queue.pending.append(ReceivedMessage(self.channel, method, properties, body))
+            self.wake()
+
+    def wake(self) -> None:
+        """Hand out what the decoder, or `on_message()`, put into the queue."""
+        if self.queue.closed is None:
+            self.queue.wake()
+            return
+        self.queue.pending.track()
+        if not self.stopping:
+            self.stopping = True
+            LOGGER.warning(
+                "Queue of consumer %s was closed while messages came; cancelling the consumer. "
+                "What still comes is kept for drain()",
+                self.consumer_tag,
+            )
+            self._stop(self)
+
+    def close_queue(self, reason: BaseException, **how: bool) -> None:
+        """Close the queue unless the user did so."""
+        if not self.stopping:
+            self.queue.close(reason, **how)
+
+    def _turn_back(self, delivery_tag: int) -> None:
+        # A nack of a tag that was acknowledged at delivery closes the channel (406).
+        if self.auto_ack:
+            self._dropped += 1
+        else:
+            self._requeue(delivery_tag)
+
+    def report_dropped(self) -> None:
+        """Say how many auto_ack messages came for nobody."""
+        if self._dropped:
+            LOGGER.warning(
+                "%d auto_ack messages were delivered to consumer %s after its basic_consume() was "
+                "cancelled; they are lost",
+                self._dropped,
+                self.consumer_tag,
+            )

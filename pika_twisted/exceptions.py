@@ -1,0 +1,107 @@
+"""Why a connection or a channel ended, as exceptions that pika's and Twisted's users both catch.
+
+pika's adapter reports a lost connection sometimes as pika's class, sometimes as Twisted's, and mostly
+without the broker's words. Here one object is both: `reason()` builds, say, an exception that is a
+`pika.exceptions.ConnectionClosedByBroker` and a `twisted.internet.error.ConnectionDone`, and
+`on_channel()` makes of it one that is a `pika.exceptions.ChannelClosed` too, for what belonged to a
+channel. All of them have args `(reply_code, reply_text)`; the code is 0 where no AMQP code was
+exchanged, and the text is then the transport's.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, cast
+
+from pika import exceptions as pika_exceptions
+from twisted.internet import error
+
+from ._errors import DecodeError, UndecodableProperties
+
+__all__ = [
+    "DecodeError",
+    "HandshakeTimeout",
+    "ProtocolViolation",
+    "Reason",
+    "UndecodableProperties",
+    "on_channel",
+    "reason",
+]
+
+
+class HandshakeTimeout(pika_exceptions.AMQPConnectionError):
+    """The peer did not finish the AMQP handshake within `handshake_timeout` seconds."""
+
+
+class ProtocolViolation(
+    pika_exceptions.AMQPConnectionError, pika_exceptions.ProtocolSyntaxError
+):
+    """The peer sent what AMQP 0-9-1 forbids; the reply code says what (spec 1.2, constants)."""
+
+
+class Reason(Exception):
+    """What every reason built by this module has in common; never raised by itself."""
+
+    def __init__(self, reply_code: int = 0, reply_text: str = "") -> None:
+        # Not super(): the mixed-in classes disagree about their arguments.
+        Exception.__init__(self, int(reply_code), str(reply_text))
+
+    @property
+    def reply_code(self) -> int:
+        """The AMQP reply code (spec 1.2), 0 when none was exchanged."""
+        return cast(int, self.args[0])
+
+    @property
+    def reply_text(self) -> str:
+        """The peer's text, or the transport's where no AMQP code was exchanged."""
+        return cast(str, self.args[1])
+
+    def __str__(self) -> str:
+        return f"({self.reply_code}) {self.reply_text}" if self.reply_code else self.reply_text
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.reply_code}, {self.reply_text!r})"
+
+    def __reduce__(self) -> Any:
+        # The class is made at run time, so a pickle names its ingredients instead.
+        return _rebuild, (type(self).__bases__[1:], self.args), self.__dict__ or None
+
+
+@functools.lru_cache(maxsize=None)
+def _reason_class(bases: tuple[type[Exception], ...]) -> type[Reason]:
+    """The one class that mixes `bases`; named after pika's class, which comes first."""
+    return cast("type[Reason]", type(bases[0].__name__, (Reason, *bases), {"__module__": __name__}))
+
+
+def _rebuild(bases: tuple[type[Exception], ...], args: tuple[int, str]) -> Reason:
+    """Undo `Reason.__reduce__` (pickle, copy)."""
+    return _reason_class(bases)(*args)
+
+
+def reason(
+    pika_class: type[Exception],
+    reply_code: int,
+    reply_text: str,
+    *,
+    orderly: bool,
+    cause: BaseException | None = None,
+) -> Reason:
+    """Build the reason why a connection ended.
+
+    `orderly` chooses Twisted's half: `ConnectionDone` where client or broker closed as AMQP asks,
+    `ConnectionLost` for everything else (end of the stream, timeouts, abort, protocol errors).
+    """
+    twisted_class = error.ConnectionDone if orderly else error.ConnectionLost
+    built = _reason_class((pika_class, twisted_class))(reply_code, reply_text)
+    built.__cause__ = cause
+    return built
+
+
+def on_channel(why: BaseException) -> BaseException:
+    """The same reason for a channel's Deferreds and queues: it is a `ChannelClosed` as well."""
+    if not isinstance(why, Reason) or isinstance(why, pika_exceptions.ChannelClosed):
+        return why
+    bases = (*type(why).__bases__[1:], pika_exceptions.ChannelClosed)
+    built = _reason_class(bases)(*why.args)
+    built.__cause__ = why.__cause__
+    return built

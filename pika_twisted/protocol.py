@@ -1,0 +1,336 @@
+"""`TwistedProtocolConnection`: an AMQP connection as a Twisted protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pika.connection
+from pika import exceptions as pika_exceptions
+from pika import frame
+from twisted.internet import defer, protocol
+from twisted.python.failure import Failure
+
+from ._containers import OrderedSet
+from ._reasons import as_exception, fresh_exception
+from .channel import TwistedChannel
+from .connection import _TimerHandle, _TwistedConnectionAdapter
+from .exceptions import reason
+from .flow import WriteDrain
+
+__all__ = ["TwistedProtocolConnection", "_TimerHandle", "_TwistedConnectionAdapter"]
+
+
+class TwistedProtocolConnection(protocol.Protocol):
+    """An AMQP 0-9-1 connection over a transport that Twisted connects.
+
+    Use it with any client endpoint, `connectTCP` or `connectSSL`; host, port and TLS of the
+    parameters are therefore not looked at. `ready` is a Deferred that fires with this object when
+    the handshake is done, and fails with the typed reason when it isn't. Then `closed` is a Deferred
+    that fires with the reason, an exception, when the connection ends. Both are None once they have
+    fired; `when_ready()` and `when_closed()` answer at any time.
+
+    :param parameters: credentials, virtual host, heartbeat and the like; pika's defaults when None
+    :param custom_reactor: for timers; default is the transport's reactor
+    :param direct_delivery: let the decoder put messages into their queues itself; False sends every
+        frame through pika's state machine, which is slower and gives the same results
+    :param buffer_size: octets to read at a time (`transport.bufferSize`); 0 leaves the transport's
+    :param max_message_size: octets of a body; a larger message closes its channel with 311
+    :param max_header_size: octets of a content header frame, which RabbitMQ doesn't fit to frame_max
+    :param max_nesting: how deep tables and arrays in headers may be nested
+    :param handshake_timeout: seconds from the connected transport to `ready`; 0 for no limit
+    :param close_timeout: seconds that the broker has to answer `close()`
+    """
+
+    def __init__(
+        self,
+        parameters: pika.connection.Parameters | None = None,
+        custom_reactor: Any = None,
+        *,
+        direct_delivery: bool = True,
+        buffer_size: int = 256 * 1024,
+        max_message_size: int = 128 << 20,
+        max_header_size: int = 1 << 20,
+        max_nesting: int = 100,
+        handshake_timeout: float = 15.0,
+        close_timeout: float = 10.0,
+    ) -> None:
+        self.ready: defer.Deferred[Any] | None = defer.Deferred(self._on_ready_cancelled)
+        self.ready.addCallback(lambda _: self.connectionReady())
+        self.ready.addBoth(self._on_ready_settled)
+        self._own_ready = self.ready
+        self.closed: defer.Deferred[Any] | None = None
+        self._calls: Any = OrderedSet()
+        self._buffer_size = buffer_size
+        self._ready_waiters = OrderedSet()
+        self._ready_result: tuple[Any] | None = None
+        self._closed_waiters = OrderedSet()
+        self._close_reason: tuple[Any] | None = None
+        self._drain: WriteDrain | None = None
+        self._impl = _TwistedConnectionAdapter(
+            parameters,
+            self._on_connection_ready,
+            self._on_connection_failed,
+            self._on_connection_closed,
+            custom_reactor,
+            direct_delivery=direct_delivery,
+            max_message_size=max_message_size,
+            max_header_size=max_header_size,
+            max_nesting=max_nesting,
+            handshake_timeout=handshake_timeout,
+            close_timeout=close_timeout,
+        )
+
+    # State
+
+    @property
+    def is_open(self) -> bool:
+        """Whether channels can be opened."""
+        return self._impl.is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is closed, by whichever side."""
+        return self._impl.is_closed
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker has said Connection.Blocked: it takes no publishes for now."""
+        return self._impl.is_blocked
+
+    def when_ready(self) -> defer.Deferred[TwistedProtocolConnection]:
+        """A new Deferred of what `ready` fires with, at any time, also afterwards.
+
+        Cancelling it cancels nothing else.
+        """
+        return self._wait(self._ready_waiters, self._ready_result)
+
+    def when_closed(self) -> defer.Deferred[BaseException]:
+        """A new Deferred that fires with the reason when the connection has ended, at any time.
+
+        Cancelling it cancels nothing else.
+        """
+        return self._wait(self._closed_waiters, self._close_reason)
+
+    @staticmethod
+    def _wait(waiters: OrderedSet, result: tuple[Any] | None) -> defer.Deferred[Any]:
+        deferred: defer.Deferred[Any] = defer.Deferred(waiters.discard)
+        if result is None:
+            waiters.add(deferred)
+        else:
+            deferred.callback(_fresh(result[0]))
+        return deferred
+
+    def drained(self) -> defer.Deferred[None]:
+        """A Deferred that fires when the transport can take more without piling it up.
+
+        A publisher that waits for it after each batch keeps what is unsent in memory small. It
+        fails with the reason when the connection ends first.
+        """
+        if self._drain is None:
+            return defer.fail(self._not_open())
+        self._impl.flush()
+        return self._drain.wait()
+
+    # Doing
+
+    def connectionReady(self) -> Any:
+        """Called when the handshake is done; `ready` fires with its result.
+
+        To be overridden; may return a Deferred.
+        """
+        return self
+
+    def channel(self, channel_number: int | None = None) -> defer.Deferred[TwistedChannel]:
+        """Open a channel.
+
+        :param channel_number: better left to the library; must not be in use
+        :returns: a Deferred that fires with a `TwistedChannel`. It fails with
+            ChannelClosedByBroker or the connection's reason when one ends first, with
+            ConnectionWrongStateError when the connection is not open, with InvalidChannelNumber
+            or NoFreeChannels. Cancelled, the channel is closed when it has opened.
+        """
+        inner: defer.Deferred[Any] = defer.Deferred()
+        outer: defer.Deferred[Any] = defer.Deferred()
+
+        def opened(pika_channel: Any) -> None:
+            channel = TwistedChannel(pika_channel)
+            if outer.called:
+                channel.close()  # its Deferred was cancelled: nobody holds it
+            if not inner.called:
+                inner.callback(channel)
+
+        def ended(_pika_channel: Any, why: BaseException) -> None:
+            if not inner.called:
+                inner.errback(fresh_exception(why))
+
+        def follow(result: Any) -> None:
+            self._calls.discard(inner)
+            if not outer.called:
+                outer.callback(result)
+
+        try:
+            pika_channel = self._impl.channel(channel_number, opened)
+        except Exception:
+            why = self._impl.close_reason
+            return defer.fail(self._not_open() if isinstance(why, BaseException) else None)
+        self._calls.add(inner)
+        inner.addBoth(follow)
+        if not inner.called:
+            pika_channel.add_on_close_callback(ended)
+        return outer
+
+    def _not_open(self) -> BaseException:
+        """What a call on a connection that isn't open fails with; its cause says why."""
+        error = pika_exceptions.ConnectionWrongStateError(f"The connection is not open: {self!r}")
+        why = self._impl.close_reason
+        if isinstance(why, BaseException):
+            error = pika_exceptions.ConnectionWrongStateError(f"The connection is closed: {why}")
+            error.__cause__ = why
+        return error
+
+    def update_secret(
+        self, new_secret: str, reason: str
+    ) -> defer.Deferred[frame.Method]:
+        """Give the broker a new password or token (Connection.UpdateSecret, RabbitMQ).
+
+        :returns: a Deferred that fires with the frame of Connection.UpdateSecretOk
+        """
+        deferred: defer.Deferred[Any] = defer.Deferred(self._calls.discard)
+
+        def updated(method_frame: frame.Method) -> None:
+            self._calls.discard(deferred)
+            if not deferred.called:
+                deferred.callback(method_frame)
+
+        try:
+            self._impl.update_secret(new_secret, reason, updated)
+        except Exception:
+            return defer.fail()
+        self._calls.add(deferred)
+        return deferred
+
+    def add_on_connection_blocked_callback(
+        self, callback: Callable[[TwistedProtocolConnection, frame.Method], Any]
+    ) -> None:
+        """Call `callback(connection, method_frame)` when the broker stops taking publishes.
+
+        See pika.connection.Connection.add_on_connection_blocked_callback.
+        """
+        self._impl.add_on_connection_blocked_callback(
+            lambda _impl, method_frame: callback(self, method_frame)
+        )
+
+    def add_on_connection_unblocked_callback(
+        self, callback: Callable[[TwistedProtocolConnection, frame.Method], Any]
+    ) -> None:
+        """Call `callback(connection, method_frame)` when the broker takes publishes again."""
+        self._impl.add_on_connection_unblocked_callback(
+            lambda _impl, method_frame: callback(self, method_frame)
+        )
+
+    def close(
+        self, reply_code: int = 200, reply_text: str = "Normal shutdown"
+    ) -> defer.Deferred[BaseException]:
+        """Close the channels, then the connection, as AMQP asks. May be called at any time.
+
+        :returns: `closed`, or where there is none a Deferred like `when_closed()`'s: it fires with
+            the reason when the connection has ended
+        """
+        # Taken first: a transport may end within close().
+        result = self.closed if self.closed is not None else self.when_closed()
+        if not self._impl.is_closed:
+            self._impl.close(reply_code, reply_text)
+        return result
+
+    # IProtocol
+
+    def makeConnection(self, transport: Any) -> None:
+        """Start the AMQP handshake on a connected transport."""
+        if self._buffer_size and hasattr(transport, "bufferSize"):
+            transport.bufferSize = self._buffer_size
+        self._drain = WriteDrain(transport)
+        self._impl.connection_made(transport)
+        super().makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take octets from the transport, cut anywhere. Never raises."""
+        self._impl.data_received(data)
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        """The transport is gone: everything outstanding fails with the reason, `closed` fires."""
+        drain, self._drain = self._drain, None
+        self._impl.connection_lost(reason)
+        # The connection has told everybody by now; this is for one that could not.
+        self._settle_closed(reason)
+        ready, self.ready = self.ready, None
+        if ready is not None and not ready.called:
+            ready.errback(reason)
+        if drain is not None:
+            drain.lost(self._close_reason[0] if self._close_reason else reason)
+
+    # What the connection tells us
+
+    def _on_connection_ready(self, _connection: Any) -> None:
+        ready, self.ready = self.ready, None
+        if ready is not None:
+            self.closed = defer.Deferred()
+            ready.callback(None)
+            if ready is not self._own_ready:  # somebody else's: nothing tells us when it is done
+                self._on_ready_settled(self)
+
+    def _on_ready_settled(self, result: Any) -> Any:
+        """Remember what `ready` came to and tell whoever waits for it."""
+        self._ready_result = (result,)
+        waiters, self._ready_waiters = self._ready_waiters, OrderedSet()
+        for waiter in waiters:
+            waiter.callback(_fresh(result))
+        if isinstance(result, Failure) and result.check(defer.CancelledError):
+            self._drop()  # while connectionReady() was still at work
+        return result
+
+    def _on_ready_cancelled(self, _ready: defer.Deferred[Any]) -> None:
+        self.ready = None
+        self._drop()
+
+    def _drop(self) -> None:
+        """Nobody will own the connection."""
+        kind = pika_exceptions.ConnectionOpenAborted
+        self._impl.abort(reason(kind, 0, "ready was cancelled", orderly=False))
+
+    def _on_connection_failed(
+        self, _connection: Any, error: BaseException | None = None
+    ) -> None:
+        if error is None:
+            error = pika_exceptions.AMQPConnectionError(1)
+        ready, self.ready = self.ready, None
+        if ready is not None and not ready.called:
+            ready.errback(error)
+        self._settle_closed(error)
+
+    def _on_connection_closed(self, _connection: Any, why: Any) -> None:
+        calls, self._calls = self._calls, OrderedSet()
+        for call in calls:
+            if not call.called:
+                call.errback(fresh_exception(why))
+        self._settle_closed(why)
+
+    def _settle_closed(self, why: Any) -> None:
+        """Tell everybody who waits for the end."""
+        if self._close_reason is not None:
+            return
+        value = why.value if isinstance(why, Failure) else why
+        self._close_reason = (value,)
+        closed, self.closed = self.closed, None
+        waiters, self._closed_waiters = self._closed_waiters, OrderedSet()
+        for waiter in (*([closed] if closed is not None else ()), *waiters):
+            if not waiter.called:
+                waiter.callback(value)
+        if self._ready_result is None:
+            self._on_ready_settled(Failure(as_exception(value)))
+
+
+def _fresh(result: Any) -> Any:
+    """A result for one more Deferred: each gets a failure of its own."""
+    return Failure(fresh_exception(result)) if isinstance(result, Failure) else result
+
