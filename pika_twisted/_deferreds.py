@@ -13,53 +13,70 @@ the same queue's `get()` runs is run when that one has returned.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer
 
+from . import _codec
+
+if _codec.IMPLEMENTATION == "compiled":
+    from . import _ready
+else:
+    from . import _ready_py as _ready  # type: ignore[no-redef]
+
 
 class Turns:
-    """Lets the callbacks of one queue's Deferreds run one after another, never inside each other."""
+    """Who waits for a queue's messages, and whose callbacks run when.
 
-    __slots__ = ("_postponed", "running")
+    The callbacks of a queue's Deferreds run one after another, never inside each other.
+    """
+
+    __slots__ = ("_postponed", "_running", "waiting")
 
     def __init__(self) -> None:
-        #: A callback of one of the Deferreds runs further up the stack.
-        self.running = False
+        #: What waits, the oldest first -> what it waits for (the queue's business).
+        self.waiting: OrderedDict[defer.Deferred[Any], int] = OrderedDict()
+        # A callback of one of the Deferreds runs further up the stack.
+        self._running = False
         self._postponed: deque[defer.Deferred[Any]] = deque()
+
+    def forget(self, deferred: defer.Deferred[Any]) -> None:
+        """Canceller: what was cancelled waits no longer, the next message is for another one."""
+        self.waiting.pop(deferred, None)
 
     def run(self, paused: defer.Deferred[Any]) -> None:
         """Unpause a Deferred: now, or when the callback that runs now has returned."""
-        if self.running:
+        if self._running:
             self._postponed.append(paused)
         else:
             self._take_turns(paused.unpause)
 
     def fire(self, deferred: defer.Deferred[Any], value: Any) -> None:
-        """Give a waiting Deferred its value; postponed callbacks follow."""
-        if self.running:
+        """Give a stock Deferred its value; then run what its callbacks postponed."""
+        # What a coroutine does when it goes on is no callback that others have to wait for.
+        if self._running or getattr(deferred, "_driven", False):
             deferred.callback(value)
         else:
             self._take_turns(deferred.callback, value)
 
     def _take_turns(self, run: Callable[..., object], *args: Any) -> None:
-        self.running = True
+        self._running = True
         try:
             run(*args)
             while self._postponed:
                 self._postponed.popleft().unpause()
         finally:
-            self.running = False
+            self._running = False
 
 
 def _find_driver() -> Any:
     """The function by which inlineCallbacks and coroutines wait for a Deferred, if there is one.
 
     It only notes a result that is there already and returns, so it can't recurse and need not wait
-    for its turn. Twisted has no public name for it; so watch what is handed to `addBoth`. Where it
-    is another one for each generator (Twisted 22.10), none is known and all callbacks take turns.
+    for its turn. Twisted has no public name for it: watch what is handed to `addBoth`. Where it is
+    another one each time (Twisted 22.10) none is known, and all callbacks take turns.
     """
     seen: list[Any] = []
 
@@ -79,16 +96,18 @@ def _find_driver() -> Any:
     return seen[0] if len(seen) == 2 and seen[0] is seen[1] else None
 
 
-_DRIVER = _find_driver()
+DRIVER = _find_driver()
 
 
-class GetDeferred(defer.Deferred):  # type: ignore[type-arg]
+class TurnTaking(defer.Deferred):  # type: ignore[type-arg]
     """A Deferred whose callbacks take turns with those of its queue's other Deferreds."""
+
+    # Whether its first callback was the driver; None while it has none.
+    _driven: bool | None = None
 
     def __init__(self, turns: Turns, canceller: Callable[[Any], None] | None = None) -> None:
         super().__init__(canceller)
         self._turns = turns
-        self._driven = False
 
     def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
         return self._add(super().addCallbacks, args, kwargs)
@@ -100,13 +119,15 @@ class GetDeferred(defer.Deferred):  # type: ignore[type-arg]
         return self._add(super().addErrback, args, kwargs)
 
     def addBoth(self, callback: Any, *args: Any, **kwargs: Any) -> Any:
-        if callback is not _DRIVER:
+        if callback is not DRIVER or DRIVER is None:
             return self._add(super().addBoth, (callback, *args), kwargs)
-        self._driven = True
+        if self._driven is None:
+            self._driven = True
         # Not addBoth: up to Twisted 23.10 that calls self.addCallbacks, which would take turns.
         return super().addCallbacks(callback, callback, args, kwargs, args, kwargs)
 
     def _add(self, add: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        self._driven = self._driven or False
         if not self.called or self.paused:
             return add(*args, **kwargs)
         self.pause()
@@ -116,19 +137,14 @@ class GetDeferred(defer.Deferred):  # type: ignore[type-arg]
             self._turns.run(self)
 
 
-def ready(turns: Turns, value: Any) -> defer.Deferred[Any]:
-    """A Deferred that has its value already."""
-    deferred = GetDeferred(turns)
-    deferred.callback(value)
-    return deferred
+class GetDeferred(_ready.LazyDeferred, TurnTaking):
+    """What `get()` and `get_many()` return."""
 
 
-def fire(turns: Turns, waiter: defer.Deferred[Any], value: Any) -> None:
-    """Give a waiting Deferred its value.
+_ready.configure(GetDeferred, DRIVER)
 
-    What a coroutine does when it goes on is not a callback that others have to wait for.
-    """
-    if getattr(waiter, "_driven", False):
-        waiter.callback(value)
-    else:
-        turns.fire(waiter, value)
+is_waiting = _ready.is_waiting
+ready = _ready.ready
+ready_next = _ready.ready_next
+settle = _ready.settle
+waiting = _ready.waiting

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, namedtuple
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
 from twisted.internet import defer
 
 from ._codec import Backlog
-from ._deferreds import GetDeferred, Turns, fire, ready
+from ._deferreds import Turns, is_waiting, ready, ready_next, settle, waiting
 from ._reasons import fresh_exception
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -103,9 +103,9 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         super().__init__(size, backlog)
         self.closed: Any = None
         self.pending: Any = Backlog()
-        self._order: OrderedDict[defer.Deferred[Any], int] = OrderedDict()
-        self.waiting: Any = Waiting(self._order)
         self._turns = Turns()
+        self._order = self._turns.waiting
+        self.waiting: Any = Waiting(self._order)
         self._waking = False
         # See close().
         self._deliverable = True
@@ -156,9 +156,9 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
     def __aiter__(self) -> ClosableDeferredQueue:
         return self
 
-    def __anext__(self) -> defer.Deferred[Any]:
+    def __anext__(self) -> Awaitable[Any]:
         if self.pending and not self._order and (self.closed is None or self._deliverable):
-            return ready(self._turns, self.pending.popleft())
+            return ready_next(self.pending.popleft())
         if self.closed is None:
             return self._wait(_NEXT)
         if self._ended and not self.pending:
@@ -181,10 +181,10 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         self._deliverable = self._deliverable and deliverable
         self._ended = self._ended or end
         self.pending.track()
-        waiting = list(self._order.items())
+        waiters = list(self._order.items())
         self._order.clear()
-        for waiter, wanted in waiting:
-            if not waiter.called:
+        for waiter, wanted in waiters:
+            if is_waiting(waiter):
                 ends = end and wanted == _NEXT
                 waiter.errback(StopAsyncIteration() if ends else fresh_exception(reason))
 
@@ -201,28 +201,25 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         """
         if self._waking:
             return
-        pending, order = self.pending, self._order
+        pending, order, turns = self.pending, self._order, self._turns
         self._waking = True
         try:
             while pending and order:
                 waiter, wanted = order.popitem(last=False)
                 # Fired by somebody else: the message is for the next one.
-                if not waiter.called:
+                if is_waiting(waiter):
                     value = pending.popmany(wanted) if wanted > 0 else pending.popleft()
-                    fire(self._turns, waiter, value)
+                    if not settle(waiter, value):
+                        turns.fire(waiter, value)
         finally:
             self._waking = False
 
     def _wait(self, wanted: int) -> defer.Deferred[Any]:
         if self.backlog is not None and len(self._order) >= self.backlog:
             raise defer.QueueUnderflow()
-        waiter = GetDeferred(self._turns, self._cancel_wait)
+        waiter: defer.Deferred[Any] = waiting(self._turns)
         self._order[waiter] = wanted
         return waiter
-
-    def _cancel_wait(self, waiter: defer.Deferred[Any]) -> None:
-        """Forget a cancelled waiter: the next message is for another one."""
-        self._order.pop(waiter, None)
 
     def _refuse(self) -> defer.Deferred[Any]:
         """A Deferred that has failed with the reason.
