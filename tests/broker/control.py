@@ -153,6 +153,24 @@ class Control:
         """The connections the node has open now."""
         return self.ctl("list_connections", "name").splitlines()[1:]
 
+    def close_connection(self, name: str, reason: str) -> None:
+        """Connection.Close 320 to the connection with that connection_name."""
+        closing = f'rabbit_networking:close_connection(P, "{reason}")'
+        self.evaluate(self._for_connection(name, closing))
+
+    def cut_connection(self, name: str) -> None:
+        """Kill the broker's end of it: TCP closes, no AMQP is said."""
+        self.evaluate(self._for_connection(name, "exit(P, kill)"))
+
+    def _for_connection(self, name: str, action: str) -> str:
+        return (
+            f"[] =/= [{action} || P <- rabbit_networking:connections(), "
+            "[{client_properties, Properties}] <- "
+            "[rabbit_networking:connection_info(P, [client_properties])], "
+            f'{{<<"connection_name">>, _, <<"{name}">>}} <- Properties] '
+            'orelse error("no such connection")'
+        )
+
     def queue_counts(self, vhost: str, queue: str) -> tuple[int, int]:
         """Messages ready and unacknowledged, asked from the queue's process itself."""
         found = (

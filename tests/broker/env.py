@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from tests.broker import witness
 from tests.broker.broker import Broker
 from tests.broker.control import Control
+from tests.broker.proxy import Proxy
 
 CLOSE_TIMEOUT = 10.0
 
@@ -44,6 +45,8 @@ class Env:
         self.implementation = implementation
         self.is_ours = implementation.__name__.startswith("pika_twisted")
         self.connections: list[Any] = []
+        self.cleanups: list[Callable[[], Any]] = []
+        self.proxies: list[Proxy] = []
         self.names: list[tuple[str, str]] = []
         self.allowed_logs: list[str] = []
 
@@ -55,9 +58,10 @@ class Env:
         return Control(self.broker.folder)
 
     def name(self, kind: str = "queue", prefix: str = "pika-twisted-test") -> str:
-        """A fresh name for a "queue" or an "exchange"; deleted when the scenario ends."""
+        """A fresh name; that of a "queue" or an "exchange" is deleted when the scenario ends."""
         name = f"{prefix}-{secrets.token_hex(6)}"
-        self.names.append((kind, name))
+        if kind in ("queue", "exchange"):
+            self.names.append((kind, name))
         return name
 
     def allow_log(self, text: str) -> None:
@@ -181,6 +185,11 @@ class Env:
         """Fires with the reason when the connection has closed."""
         return connection.when_closed() if self.is_ours else connection.closed
 
+    async def proxy(self, **options: Any) -> Proxy:
+        """A proxy to the broker, stopped when the scenario ends."""
+        self.proxies.append(await Proxy(self.reactor, self.broker, **options).start())
+        return self.proxies[-1]
+
     # -- the broker's own view, through another client
 
     def count(self, queue: str) -> defer.Deferred[int]:
@@ -228,15 +237,18 @@ class Env:
 
     async def finish(self) -> None:
         """Close every connection still open and delete every name that was handed out."""
+        for cleanup in self.cleanups:
+            await defer.maybeDeferred(cleanup)
         for connection in self.connections:
             if getattr(connection, "connected", 0) and connection.is_open:
                 done = self.closed(connection)
                 connection.close()
                 await self.within(CLOSE_TIMEOUT, done, "the connection closed at the end")
         for connection in self.connections:
-            transport = connection.transport
-            if transport is not None and getattr(connection, "connected", 0):
-                transport.abortConnection()
+            if connection.transport is not None and not connection.is_closed:
+                connection.transport.abortConnection()
+        for proxy in self.proxies:
+            await proxy.stop()
         if self.names:
             await self.thread(witness.delete, self.broker, self.names)
 

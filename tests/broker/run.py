@@ -185,7 +185,9 @@ def main() -> int:
         running.addCallbacks(good.append, lambda failure: failure.printTraceback())
         running.addBoth(lambda _: reactor.stop())
 
-    warnings.simplefilter("error")
+    # Ours only: Twisted and pyOpenSSL deprecate parts of each other.
+    warnings.filterwarnings("error", module=r"(pika_twisted|tests)\b")
+    warnings.filterwarnings("error", category=ResourceWarning)
     reactor.callWhenRunning(start)
     reactor.run()
     if node is not None:

@@ -44,3 +44,18 @@ def delete(broker: Broker, names: list[tuple[str, str]]) -> None:
                 channel.queue_delete(name)
             else:
                 channel.exchange_delete(name)
+
+
+def publish_raw(broker: Broker, queue: str, body: bytes, properties: pika.BasicProperties) -> bool:
+    """Publish what the broker may refuse by closing the connection; True when it was taken."""
+    connection = pika.BlockingConnection(pika.URLParameters(broker.url(heartbeat=0)))
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("", queue, body, properties)
+        return True
+    except pika.exceptions.AMQPError:
+        return False
+    finally:
+        if connection.is_open:
+            connection.close()
