@@ -46,18 +46,20 @@ class ChannelEncoder:
 
     def __init__(self, output: OutputBuffer, number: int) -> None:
         self.number = number
+        #: While it is False nothing is encoded, and True returned: the caller's slow path says why.
+        self.open = True
         self._output = output
 
     def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool:
-        return self._method(spec.Basic.Ack(_tag(delivery_tag), multiple))
+        return not self.open or self._method(spec.Basic.Ack(_tag(delivery_tag), multiple))
 
     def nack(
         self, delivery_tag: int | None = 0, multiple: bool = False, requeue: bool = True
     ) -> bool:
-        return self._method(spec.Basic.Nack(_tag(delivery_tag), multiple, requeue))
+        return not self.open or self._method(spec.Basic.Nack(_tag(delivery_tag), multiple, requeue))
 
     def reject(self, delivery_tag: int | None, requeue: bool = True) -> bool:
-        return self._method(spec.Basic.Reject(_tag(delivery_tag), requeue))
+        return not self.open or self._method(spec.Basic.Reject(_tag(delivery_tag), requeue))
 
     def publish(
         self,
@@ -67,6 +69,8 @@ class ChannelEncoder:
         properties: Any = None,
         mandatory: bool = False,
     ) -> bool:
+        if not self.open:
+            return True
         exchange = _short_string("exchange", exchange)
         routing_key = _short_string("routing_key", routing_key)
         octets = _body(body)

@@ -99,9 +99,9 @@ class TwistedProtocolConnection(protocol.Protocol):
         return self._impl.is_blocked
 
     def when_ready(self) -> defer.Deferred[TwistedProtocolConnection]:
-        """A new Deferred of what `ready` fires with, at any time, also afterwards.
+        """A new Deferred that fires with this object when it is ready, at any time.
 
-        Cancelling it cancels nothing else.
+        It fails with the reason when the connection has ended. Cancelling it cancels nothing else.
         """
         return self._wait(self._ready_waiters, self._ready_result)
 
@@ -326,8 +326,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         for waiter in (*([closed] if closed is not None else ()), *waiters):
             if not waiter.called:
                 waiter.callback(value)
-        if self._ready_result is None:
-            self._on_ready_settled(Failure(as_exception(value)))
+        self._on_ready_settled(Failure(as_exception(value)))
 
 
 def _fresh(result: Any) -> Any:
