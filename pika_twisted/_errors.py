@@ -35,3 +35,10 @@ class UndecodableProperties(exceptions.AMQPError):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.args[0]!r})"
+
+
+class UnsupportedField(exceptions.UnsupportedAMQPFieldException, TypeError):
+    """A header value of a type that AMQP has no field for, or none that pika sends."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
