@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 from pika import data, exceptions, frame, spec
 
@@ -54,13 +53,13 @@ class FieldObserver:
     @contextmanager
     def installed(self, encoded: bytes) -> Iterator[None]:
         self.ends = [len(encoded)]
-        with mock.patch.multiple(
-            data,
-            decode_short_string=self.short_string,
-            decode_table=self.table,
-            decode_value=self.value,
-        ):
+        try:
+            data.decode_short_string = self.short_string
+            data.decode_table = self.table
+            data.decode_value = self.value
             yield
+        finally:
+            data.decode_short_string, data.decode_table, data.decode_value = self.originals
 
     def refuse(self, name: str) -> None:
         self.used.add(name)

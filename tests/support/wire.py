@@ -129,6 +129,7 @@ _LONG_STRINGS = {
 }
 TABLE = {"product": "RabbitMQ", "n": -5, "flags": {"basic.nack": True, "none": None}, "a": [1, "x"]}
 VARIANTS = ("small", "typical", "large", "binary")
+_COLUMNS = (*VARIANTS, "brief")  # brief: something in everything, for streams to be multiplied
 
 
 def integer_bits(name: str) -> int:
@@ -137,29 +138,35 @@ def integer_bits(name: str) -> int:
 
 def argument(name: str, default: Any, variant: str, position: int) -> Any:
     """A value for one argument: the kind follows from its name, which pika.spec uses alike."""
-    index = VARIANTS.index(variant)
+    index = _COLUMNS.index(variant)
     if name in _INTEGERS:
         bits = _INTEGERS[name]
-        return (0, 7 + position, (1 << bits) - 1, 1 << (bits - 1))[index]
+        return (0, 7 + position, (1 << bits) - 1, 1 << (bits - 1), 1)[index]
     if name in _TABLES:
-        return ({}, TABLE, {"k" * 255: "v" * 300, "deep": {"d": {"e": [[]]}}}, {"b": b"\xff"})[index]
+        large = {"k" * 255: "v" * 300, "deep": {"d": {"e": [[]]}}}
+        return ({}, TABLE, large, {"b": b"\xff"}, {"k": "é"})[index]
     if isinstance(default, bool) or name == "active":
-        return (False, position % 2 == 0, True, position % 3 == 0)[index]
+        return (False, position % 2 == 0, True, position % 3 == 0, True)[index]
     if name in _LONG_STRINGS:
-        return ("", "PLAIN AMQPLAIN", "ü" * 200, b"\x00\xff\xce")[index]
-    return ("", f"{name}-é", "x" * 255, b"\xff\xfe\xce")[index]
+        return ("", "PLAIN AMQPLAIN", "ü" * 200, b"\x00\xff\xce", "L")[index]
+    return ("", f"{name}-é", "x" * 255, b"\xff\xfe\xce", "é")[index]
 
 
 def method_samples() -> Iterator[tuple[str, Any]]:
     """(name and variant, method) for all 66 methods, each with four sets of arguments."""
     for method in spec.methods.values():
-        parameters = list(inspect.signature(method).parameters.values())
-        for variant in VARIANTS if parameters else VARIANTS[:1]:
-            values = [
-                argument(parameter.name, parameter.default, variant, position)
-                for position, parameter in enumerate(parameters)
-            ]
-            yield f"{method.NAME}-{variant}", method(*values)
+        for variant in VARIANTS if inspect.signature(method).parameters else VARIANTS[:1]:
+            yield f"{method.NAME}-{variant}", method_sample(method, variant)
+
+
+def method_sample(method: type, variant: str) -> Any:
+    parameters = inspect.signature(method).parameters.values()
+    return method(
+        *(
+            argument(parameter.name, parameter.default, variant, position)
+            for position, parameter in enumerate(parameters)
+        )
+    )
 
 
 def channel_for(method: Any) -> int:
