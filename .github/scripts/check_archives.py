@@ -1,0 +1,83 @@
+"""Look into wheels and sdists: nothing missing, nothing in them that does not belong there.
+
+python .github/scripts/check_archives.py dist/*
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+MODULES = ("_frame", "_ready")
+WHEEL_NEEDS = ("pika_twisted/__init__.py", "pika_twisted/py.typed", "pika_twisted/_frame.pyi")
+# Sources of the compiled modules, what is generated from them, and what is of use in a checkout only.
+WHEEL_FORBIDS = re.compile(r"\.(pyx|pxd|c|h|cpp|o|html|pyc)$|(^|/)(tests|benchmarks|docs|examples)/")
+SDIST_NEEDS = (
+    "CHANGELOG.md",
+    "LICENSE",
+    "README.md",
+    "_frame.pyx",
+    "pika_twisted/_frame.pyi",
+    "pika_twisted/py.typed",
+    "pyproject.toml",
+    "setup.py",
+    "tests/unit/__init__.py",
+)
+SDIST_FORBIDS = re.compile(r"\.(c|cpp|o|so|pyd|pyc|html)$")
+# C that was written, not generated: the other client of the benchmarks, and the fuzz drivers.
+SDIST_ALLOWS = re.compile(r"^(benchmarks|tests)/.*\.c$")
+
+
+def check_wheel(path: Path) -> list[str]:
+    """What is wrong with a wheel."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        metadata_name = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(metadata_name).decode()
+    problems = [f"{name} is missing" for name in WHEEL_NEEDS if name not in names]
+    problems += [f"{name} does not belong in" for name in names if WHEEL_FORBIDS.search(name)]
+    if not path.name.endswith("-none-any.whl"):
+        for module in MODULES:
+            compiled = [name for name in names if re.match(rf"pika_twisted/{module}\.\S+\.(so|pyd)$", name)]
+            if len(compiled) != 1:
+                problems.append(f"compiled pika_twisted.{module}: {compiled or 'none'}")
+    if path.name.endswith("-linux_x86_64.whl"):
+        problems.append("is not repaired to a manylinux or musllinux tag")
+    if not any("licenses/LICENSE" in name for name in names):
+        problems.append("has no licence in it")
+    for field in ("Requires-Dist: pika", "Requires-Dist: twisted", "Requires-Python: >=3.10"):
+        if field.lower() not in metadata.lower():
+            problems.append(f"metadata lacks {field!r}")
+    return problems
+
+
+def check_sdist(path: Path) -> list[str]:
+    """What is wrong with an sdist."""
+    with tarfile.open(path) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
+    problems = [f"{name} is missing" for name in SDIST_NEEDS if name not in names]
+    problems += [
+        f"{name} does not belong in"
+        for name in names
+        if SDIST_FORBIDS.search(name) and not SDIST_ALLOWS.search(name)
+    ]
+    return problems
+
+
+def main(paths: list[str]) -> int:
+    """Print what is wrong with each archive; how many are bad."""
+    bad = 0
+    for path in map(Path, paths):
+        problems = check_wheel(path) if path.suffix == ".whl" else check_sdist(path)
+        print(f"{'BAD ' if problems else 'ok  '}{path.name} ({path.stat().st_size:,} bytes)")
+        for problem in problems:
+            print(f"     {problem}")
+        bad += bool(problems)
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]) or not sys.argv[1:])
