@@ -87,9 +87,8 @@ class Peer:
             end = self._frame_end(data, offset)
             if end is None:
                 break
-            _, decoded = frame.decode_frame(bytes(data[offset:end]))
+            self._account(_decode(bytes(data[offset:end])))
             offset = end
-            self._account(decoded)
         self._undecoded = bytes(data[offset:])
 
     @staticmethod
@@ -244,6 +243,16 @@ class Peer:
 
     def open_ok(self) -> None:
         self.send(0, spec.Connection.OpenOk())
+
+
+def _decode(data: bytes) -> Any:
+    if data[7:11] == spec.Connection.UpdateSecret.INDEX.to_bytes(4, "big"):
+        # A method of clients only: pika can't decode it.
+        length = int.from_bytes(data[11:15], "big")
+        secret, rest = data[15 : 15 + length], data[15 + length : -1]
+        reason = rest[1 : 1 + rest[0]]
+        return frame.Method(0, spec.Connection.UpdateSecret(secret.decode(), reason.decode()))
+    return frame.decode_frame(data)[1]
 
 
 def _number(channel: Any) -> int:

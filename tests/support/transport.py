@@ -28,8 +28,10 @@ class FakeTransport:
         self.disconnecting = False
         self.aborted = False
         self.stuck = False
+        self.full = False
         self.producer: Any = None
         self.streamingProducer = False
+        self.producerPaused = False
         self.producerState = "producing"
         self.bufferSize = 2**16
 
@@ -41,6 +43,10 @@ class FakeTransport:
             self.late_writes.append(data)
         else:
             self.writes.append(data)
+            # As Twisted's own transports: only a write tells the producer that the buffer is full.
+            if self.full and self.producer is not None and self.streamingProducer:
+                self.producerPaused = True
+                self.producer.pauseProducing()
 
     def writeSequence(self, data: Any) -> None:
         self.write(b"".join(data))
@@ -76,7 +82,11 @@ class FakeTransport:
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         if self.producer is not None:
             raise RuntimeError("there is a producer already")
+        if not self.connected:
+            producer.stopProducing()
+            return
         self.producer, self.streamingProducer = producer, streaming
+        self.producerPaused = False
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -94,13 +104,15 @@ class FakeTransport:
     # What the test calls.
 
     def fill(self) -> None:
-        """The send buffer passes its limit: whoever produces is told to pause."""
-        assert self.producer is not None, "nobody watches the transport's send buffer"
-        self.producer.pauseProducing()
+        """The send buffer is above its limit from now on."""
+        self.full = True
 
     def drain(self) -> None:
         """The send buffer is empty again."""
-        self.producer.resumeProducing()
+        self.full = False
+        if self.producer is not None and self.producerPaused:
+            self.producerPaused = False
+            self.producer.resumeProducing()
 
     def finish(self) -> None:
         """Deliver the `connectionLost` that a close asked for, if one is due."""
