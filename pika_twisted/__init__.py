@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from .channel import TwistedChannel
+from .connect_errors import (
+    ConnectFailed,
+    ConnectionRefused,
+    ConnectionTimedOut,
+    HostNotFound,
+    TLSFailed,
+)
+from .connecting import connect
 from .protocol import TwistedProtocolConnection
 from .queue import ClosableDeferredQueue, ReceivedMessage
+from .water import WaterMarks
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ClosableDeferredQueue",
+    "ConnectFailed",
+    "ConnectionRefused",
+    "ConnectionTimedOut",
+    "HostNotFound",
     "ReceivedMessage",
+    "TLSFailed",
     "TwistedChannel",
     "TwistedProtocolConnection",
+    "WaterMarks",
     "__version__",
+    "connect",
 ]

@@ -38,6 +38,10 @@ class _Get:
         self.deferred: defer.Deferred[Any] | None = None
 
 
+def _nothing() -> None:
+    """A channel that isn't ours has no reading to resume."""
+
+
 class TwistedChannel(Topology):
     """An AMQP channel whose methods return Deferreds.
 
@@ -63,6 +67,7 @@ class TwistedChannel(Topology):
         self._gets: deque[_Get] = deque()
         self._kept: dict[str, deque[ReceivedMessage]] = {}
         self._confirms = PublisherConfirms()
+        self._resume_reading: Callable[[], None] = _nothing
         self._select_waiters: list[defer.Deferred[Any]] = []
         self._select_answer: tuple[frame.Method] | None = None
         self._return_callbacks: list[Callable[[ReceivedMessage], Any]] | None = None
@@ -292,6 +297,7 @@ class TwistedChannel(Topology):
         confirms = self._confirms
         if confirms.enabled:
             deferred = confirms.expect(exchange, routing_key, body, mandatory)
+            self._resume_reading()
         else:
             deferred = defer.succeed(None)
         if due:
@@ -327,6 +333,8 @@ class TwistedChannel(Topology):
             options: dict[str, Any] = {"ack_nack_callback": self._on_delivery_confirmation}
             if isinstance(self._channel, Channel):
                 options["on_sent"] = self._confirms.select_sent
+                self._channel.unconfirmed = lambda: self._confirms.outstanding
+                self._resume_reading = self._channel.connection.gate.resume
             self._call("confirm_delivery", self._on_select_ok, **options).addBoth(self._selected)
         return waiter
 
@@ -373,7 +381,9 @@ class TwistedChannel(Topology):
         """
         if self._closed:
             return defer.fail(fresh_exception(self._closed))
-        consumer = Consumer(self, auto_ack, self._requeue, self._cancel_consumer)
+        ours = isinstance(self._channel, Channel)
+        messages = self._channel.connection.gate.new_queue() if ours else ClosableDeferredQueue()
+        consumer = Consumer(self, messages, auto_ack, self._requeue, self._cancel_consumer)
         inner: defer.Deferred[Any] = defer.Deferred()
 
         def consuming(method_frame: frame.Method) -> None:

@@ -65,6 +65,8 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
         self.encoder.open = False
         #: Why the channel is gone, once it is.
         self.gone: BaseException | None = None
+        #: How many publishes wait for their confirm.
+        self.unconfirmed: Callable[[], int] = lambda: 0
         self._gets: deque[Callable[..., Any]] = deque()
         self._on_select_sent: Callable[[], Any] | None = None
         self._ever_auto_ack = False
@@ -84,6 +86,10 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
             text = f"Channel is {state}." if why is None else f"Channel is {state}: {why}"
             raise pika_exceptions.ChannelWrongStateError(text) from why
         self.connection.flush()
+
+    def awaits_broker(self) -> bool:
+        """Whether a call on this channel waits for its answer."""
+        return bool(self._blocking or self._gets or self.unconfirmed())
 
     def _raise_if_not_open(self) -> None:
         if self.gone is not None:
@@ -106,6 +112,7 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
             self._blocked.append([method, callback, acceptable_replies, encoded])
             return
         self.connection._output_marshaled_frames([encoded])
+        self.connection.gate.resume()
         if isinstance(method, spec.Confirm.Select) and self._on_select_sent is not None:
             self._on_select_sent()
         for reply in acceptable_replies or ():
@@ -172,6 +179,7 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
         self._raise_if_not_open()
         get = _encode(self.channel_number, spec.Basic.Get(queue=queue, no_ack=auto_ack))
         self.connection._output_marshaled_frames([get])
+        self.connection.gate.resume()
         self._gets.append(callback)
 
     def basic_qos(

@@ -8,6 +8,7 @@ never used.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from ._guard import guarded
 from .channel_state import Channel
 from .exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, Reason, reason
 from .queue import ReceivedMessage
+from .water import ReadGate, WaterMarks
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -76,7 +78,9 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
         max_nesting: int = 100,
         handshake_timeout: float = 15.0,
         close_timeout: float = 10.0,
+        water_marks: WaterMarks | None = None,
     ) -> None:
+        self.gate = ReadGate(water_marks, self._awaits_broker, time.monotonic)
         self._direct_delivery = direct_delivery
         self._limits = {
             "max_message_size": max_message_size,
@@ -119,7 +123,7 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
         if self.close_reason is not None:  # closed or cancelled before it was connected
             transport.abortConnection()
             return
-        self._transport = transport
+        self._transport = self.gate.transport = transport
         self._may_hold = not liveness.is_tls(transport)
         if self._handshake_timeout:
             self._guard(self._handshake_timeout, self._on_handshake_timeout)
@@ -131,7 +135,7 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
 
     def connection_lost(self, error: Failure) -> None:
         """The transport is gone: every channel and every waiter learns why."""
-        self._transport = None
+        self._transport = self.gate.transport = None
         why: Any = error.value
         if isinstance(why, twisted_error.ConnectionDone):
             # The end that both sides expected; a reason that is known already is the better one.
@@ -184,6 +188,7 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
                 self.frames_received += decoder.frames_direct - self._frames_direct
                 self._frames_direct = decoder.frames_direct
                 self.flush()
+                self.gate.settle()
 
     def _wake(self, decoder: Any) -> None:
         for consumer in decoder.take_ready():
@@ -290,6 +295,24 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
     def _on_channel_cleanup(self, channel: Channel) -> None:
         self._decoder.forget_channel(channel.channel_number)
         super()._on_channel_cleanup(channel)
+
+    def _awaits_broker(self) -> bool:
+        """Whether anybody waits for an answer that the transport still has to bring."""
+        return (
+            not self.is_open
+            or bool(self.callbacks.pending(0, spec.Connection.UpdateSecretOk))
+            or any(channel.awaits_broker() for channel in self._channels.values())
+        )
+
+    def _rpc(
+        self,
+        channel_number: int,
+        method: Any,
+        callback: Callable[..., Any] | None = None,
+        acceptable_replies: Sequence[Any] | None = None,
+    ) -> None:
+        super()._rpc(channel_number, method, callback, acceptable_replies)
+        self.gate.resume()
 
     @property
     def is_rabbitmq(self) -> bool:

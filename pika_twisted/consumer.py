@@ -10,6 +10,9 @@ from .queue import ClosableDeferredQueue, ReceivedMessage
 
 LOGGER = logging.getLogger("pika_twisted")
 
+#: A backlog worth a warning: some 50 MB of small messages.
+LARGE_BACKLOG = 100_000
+
 
 class Consumer:
     """Puts what the broker delivers into a queue; knows what to do when nobody wants it any more.
@@ -21,6 +24,7 @@ class Consumer:
     def __init__(
         self,
         channel: Any,
+        queue: ClosableDeferredQueue,
         auto_ack: bool,
         requeue: Callable[[int], Any],
         stop: Callable[[Consumer], Any],
@@ -29,7 +33,7 @@ class Consumer:
         self.auto_ack = auto_ack
         self.consumer_tag: str | None = None
         self.queue_name = ""
-        self.queue = ClosableDeferredQueue()
+        self.queue = queue
         #: The Deferred of `basic_consume()` was cancelled: nobody holds the queue.
         self.abandoned = False
         #: The user closed the queue while messages were still coming.
@@ -37,6 +41,7 @@ class Consumer:
         self._requeue = requeue
         self._stop = stop
         self._dropped = 0
+        self._warned = False
 
     def on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Take a message that came through pika's state machine."""
@@ -50,6 +55,8 @@ class Consumer:
         """Hand out what the decoder, or `on_message()`, put into the queue."""
         if self.queue.closed is None:
             self.queue.wake()
+            if len(self.queue.pending) > LARGE_BACKLOG and not self._warned:
+                self._warn()
             return
         self.queue.pending.track()
         if not self.stopping:
@@ -60,6 +67,17 @@ class Consumer:
                 self.consumer_tag,
             )
             self._stop(self)
+
+    def _warn(self) -> None:
+        self._warned = True
+        if type(self.queue) is ClosableDeferredQueue:
+            LOGGER.warning(
+                "More than %d messages wait in the queue of consumer %s. Bound them with "
+                "basic_qos(prefetch_count=...) and manual acks, or pass "
+                "water_marks=pika_twisted.WaterMarks() to TwistedProtocolConnection",
+                LARGE_BACKLOG,
+                self.consumer_tag,
+            )
 
     def close_queue(self, reason: BaseException, **how: bool) -> None:
         """Close the queue unless the user did so."""

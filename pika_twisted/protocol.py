@@ -17,6 +17,7 @@ from .channel import TwistedChannel
 from .connection import _TimerHandle, _TwistedConnectionAdapter
 from .exceptions import reason
 from .flow import WriteDrain
+from .water import WaterMarks
 
 __all__ = ["TwistedProtocolConnection", "_TimerHandle", "_TwistedConnectionAdapter"]
 
@@ -40,6 +41,7 @@ class TwistedProtocolConnection(protocol.Protocol):
     :param max_nesting: how deep tables and arrays in headers may be nested
     :param handshake_timeout: seconds from the connected transport to `ready`; 0 for no limit
     :param close_timeout: seconds that the broker has to answer `close()`
+    :param water_marks: stop reading while a consumer's queue is above them; None never stops
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         max_nesting: int = 100,
         handshake_timeout: float = 15.0,
         close_timeout: float = 10.0,
+        water_marks: WaterMarks | None = None,
     ) -> None:
         self.ready: defer.Deferred[Any] | None = defer.Deferred(self._on_ready_cancelled)
         self.ready.addCallback(lambda _: self.connectionReady())
@@ -79,6 +82,7 @@ class TwistedProtocolConnection(protocol.Protocol):
             max_nesting=max_nesting,
             handshake_timeout=handshake_timeout,
             close_timeout=close_timeout,
+            water_marks=water_marks,
         )
 
     # State
@@ -97,6 +101,11 @@ class TwistedProtocolConnection(protocol.Protocol):
     def is_blocked(self) -> bool:
         """Whether the broker has said Connection.Blocked: it takes no publishes for now."""
         return self._impl.is_blocked
+
+    @property
+    def paused_seconds(self) -> float:
+        """How long reading was paused by full consumer queues so far (see `water_marks`)."""
+        return self._impl.gate.paused_seconds
 
     def when_ready(self) -> defer.Deferred[TwistedProtocolConnection]:
         """A new Deferred that fires with this object when it is ready, at any time.
@@ -242,6 +251,13 @@ class TwistedProtocolConnection(protocol.Protocol):
         if not self._impl.is_closed:
             self._impl.close(reply_code, reply_text)
         return result
+
+    async def __aenter__(self) -> TwistedProtocolConnection:
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        """Close, and wait until it is closed."""
+        await self.close()
 
     # IProtocol
 
