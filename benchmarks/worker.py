@@ -23,17 +23,26 @@ MODULES = {
     "py-amqp": "benchmarks.clients.py_amqp_client",
 }
 CLIENTS = tuple(MODULES)
+WITHOUT_SOCKET = {"waiting", "chunks", "backlog"}  # cases of benchmarks.inprocess
+TWISTED = ("pika_twisted", "pika")
 
 
 def measure(spec: Spec) -> dict[str, Any]:
     """Run one measurement in this process."""
     try:
-        client = importlib.import_module(MODULES[spec.client])
+        if spec.case in WITHOUT_SOCKET and spec.client not in TWISTED:
+            raise Unsupported("measured inside the process, which is for Twisted protocols")
+        in_process = spec.case in WITHOUT_SOCKET
+        client = importlib.import_module(
+            "benchmarks.inprocess" if in_process else MODULES[spec.client]
+        )
         answer: dict[str, Any] = client.run(spec)
     except Unsupported as error:
         return {"skipped": str(error)}
     except ModuleNotFoundError as error:
         return {"skipped": f"Python module {error.name} is not installed"}
+    except ImportError as error:
+        return {"skipped": f"cannot be imported: {error}"}
     return answer
 
 

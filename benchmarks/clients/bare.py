@@ -9,6 +9,7 @@ from pika import frame, spec as amqp
 from twisted.internet import defer, endpoints, protocol, task
 
 from benchmarks import wire
+from benchmarks.clients import reacting
 from benchmarks.peer_channel import flood_options
 from benchmarks.peer_session import FRAME_MAX
 from benchmarks.spec import Spec, Stopwatch, Unsupported
@@ -72,9 +73,8 @@ def run(spec: Spec) -> dict[str, Any]:
         raise Unsupported("the bare protocol reads and drops, no more")
     if spec.live:
         raise Unsupported("the bare protocol cannot tell when a real broker is done")
-    answers: list[dict[str, Any]] = []
 
-    async def session(reactor: Any) -> None:
+    async def session(reactor: Any) -> dict[str, Any]:
         parameters = pika.URLParameters(spec.url)
         endpoint = endpoints.TCP4ClientEndpoint(reactor, parameters.host, parameters.port)
         drain = await endpoints.connectProtocol(endpoint, Drain())
@@ -86,14 +86,9 @@ def run(spec: Spec) -> dict[str, Any]:
         watch.start()
         await receive(drain, 2, spec.queue)
         watch.stop()
-        answers.append(watch.result(spec.messages))
+        return watch.result(spec.messages)
 
-    try:
-        task.react(lambda reactor: defer.ensureDeferred(session(reactor)))
-    except SystemExit as finished:
-        if finished.code:
-            raise RuntimeError("the measurement failed; its traceback is above") from None
-    return answers[0]
+    return reacting.run(session)
 
 
 async def receive(drain: Any, channel: int, queue: str) -> None:

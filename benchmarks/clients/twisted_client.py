@@ -11,7 +11,7 @@ import pika
 from twisted.internet import defer, endpoints, task
 
 from benchmarks import wire
-from benchmarks.clients import checks
+from benchmarks.clients import checks, reacting
 from benchmarks.clients.twisted_styles import LOOPS
 from benchmarks.peer_channel import PUBLISHED, UNACKED
 from benchmarks.spec import BATCH, Spec, Stopwatch, Unsupported, resident_bytes
@@ -38,24 +38,19 @@ def run(spec: Spec) -> Answer:
     case = CASES.get(spec.case)
     if case is None:
         raise Unsupported(f"no case {spec.case}")
-    answers: list[Answer] = []
 
-    async def session(reactor: Any) -> None:
+    async def session(reactor: Any) -> Answer:
         connection = await connect(reactor, spec)
-        answers.append(await case(connection, spec))
+        answer = await case(connection, spec)
         closed = connection.closed
         connection.close()
         try:
             await closed
         except pika.exceptions.ConnectionClosed:
             pass
+        return answer
 
-    try:
-        task.react(lambda reactor: defer.ensureDeferred(session(reactor)))
-    except SystemExit as finished:
-        if finished.code:
-            raise RuntimeError("the measurement failed; its traceback is above") from None
-    return answers[0]
+    return reacting.run(session)
 
 
 async def connect(reactor: Any, spec: Spec) -> Any:
@@ -72,7 +67,7 @@ async def turn() -> None:
     """Let the reactor run once."""
     from twisted.internet import reactor
 
-    await task.deferLater(reactor, 0)
+    await task.deferLater(reactor, 0)  # type: ignore[arg-type]
 
 
 async def look_up(channel: Any, queue: str) -> tuple[int, int]:

@@ -1,0 +1,124 @@
+"""Against a real broker: its queues are filled first, then each client empties one.
+
+The broker shares the machine with its clients, so that the wall time tells what a user gets; the CPU tells
+what the client took of it.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import pika
+
+from benchmarks import wire
+from benchmarks.bars import BARS, NO_BAR
+from benchmarks.rows import ACK_TITLES, STYLE_TITLES, Row
+from benchmarks.runner import measure
+from benchmarks.spec import Spec
+from benchmarks.worker import CLIENTS, TWISTED
+
+MESSAGES = 100_000
+SLOW_MESSAGES = 30_000  # for clients that need several times as long
+FAST = (*TWISTED, "rabbitmq-c")
+PREFETCH = 1_000  # unlimited prefetch makes the broker hold every message unacked at once
+
+
+def rows(options: Namespace) -> list[Row]:
+    """Return the live rows: throughput, auto-acked and acked one by one."""
+    made = []
+    for ack in [options.ack] if options.ack else ["auto", "each"]:
+        style = options.style or "await"
+        specs = tuple(
+            live_spec(options, client, style, ack)
+            for client in CLIENTS
+            if client != "bare" and (not options.client or client in options.client)
+        )
+        title = f"live: {STYLE_TITLES[style]}, {ACK_TITLES[ack]}"
+        bar = BARS.get(f"live/{ack}", NO_BAR)
+        made.append(Row(f"live/{style}/{ack}", title, specs, bar, unit="rate"))
+    return made
+
+
+def live_spec(options: Namespace, client: str, style: str, ack: str) -> Spec:
+    """Return what one client does."""
+    messages = MESSAGES if client in FAST else SLOW_MESSAGES
+    return Spec(
+        client=client,
+        case="consume",
+        messages=options.messages or messages,
+        warmup=2_000,
+        ack=ack,
+        style=style,
+        size=options.size,
+        properties=options.properties,
+        prefetch=options.prefetch or (0 if ack == "auto" else PREFETCH),
+    )
+
+
+class Broker:
+    """Two queues of our own at a real broker, filled before each measurement, deleted at the end."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._names = [f"pika-twisted-benchmark-{os.getpid()}-{part}" for part in ("warm", "main")]
+
+    def __enter__(self) -> Broker:
+        with self._channel() as channel:  # fails here, with the reason, when there is no broker
+            channel.basic_qos(prefetch_count=1)
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        with self._channel() as channel:
+            for name in self._names:
+                channel.queue_delete(name)
+
+    @contextmanager
+    def _channel(self) -> Iterator[Any]:
+        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        try:
+            yield connection.channel()
+        finally:
+            connection.close()
+
+    def prepare(self, spec: Spec) -> Spec:
+        """Fill the queues with what `spec` will consume."""
+        warm, main = self._names
+        with self._channel() as channel:
+            for name in self._names:
+                channel.queue_delete(name)
+                channel.queue_declare(name, durable=False)
+        for name, messages in ((warm, spec.warmup), (main, spec.messages)):
+            self._fill(name, messages, spec)
+        return replace(spec, url=self.url, queue=main, warmup_queue=warm)
+
+    def _fill(self, name: str, messages: int, spec: Spec) -> None:
+        """Publish with the C client where it can be had, which is quicker, else with pika."""
+        filler = Spec(
+            client="rabbitmq-c",
+            case="publish",
+            url=self.url,
+            queue=name,
+            messages=messages,
+            warmup=0,
+            size=spec.size,
+            properties=spec.properties,
+            confirm=1,
+        )
+        if "skipped" not in measure(filler):
+            return
+        properties = wire.make_properties(spec.properties)
+        body = wire.make_body(spec.size)
+        with self._channel() as channel:
+            for _ in range(messages):
+                channel.basic_publish("", name, body, properties)
