@@ -237,6 +237,11 @@ cdef inline object long_string(Cursor* cursor):
     return PyBytes_FromStringAndSize(<const char*>take(cursor, size), size)
 
 
+cdef inline object long_text(Cursor* cursor):
+    cdef Py_ssize_t size = load_u32(take(cursor, 4))
+    return text_or_bytes(take(cursor, size), size)
+
+
 cdef int enter(Cursor* outer, Cursor* inner, int depth, int max_nesting) except -1:
     """Set ``inner`` to the entries of the table or array that begins here; step ``outer`` over."""
     cdef Py_ssize_t size = load_u32(take(outer, 4))
@@ -271,8 +276,7 @@ cdef object read_value(Cursor* cursor, int depth, int max_nesting):
     cdef unsigned char tag = take(cursor, 1)[0]
     cdef Py_ssize_t size
     if tag == c"S":
-        size = load_u32(take(cursor, 4))
-        return text_or_bytes(take(cursor, size), size)
+        return long_text(cursor)
     elif tag == c"I":
         return <int>load_u32(take(cursor, 4))
     elif tag == c"l" or tag == c"L":
@@ -340,7 +344,7 @@ cdef object read_decimal(int scale, long long unscaled):
 
 # One row per method: index, name, arguments in the order of the wire, each with its type.
 # B octet, H short, I long, Q long long, s short string, S long string (bytes, as pika has it),
-# F table, t bit; bits in a row share octets.
+# L the same as text, F table, t bit; bits in a row share octets.
 cdef str METHOD_LAYOUTS = """
 000a000a Connection.Start     version_major:B version_minor:B server_properties:F mechanisms:S locales:S
 000a000b Connection.StartOk   client_properties:F mechanism:s response:S locale:s
@@ -354,7 +358,7 @@ cdef str METHOD_LAYOUTS = """
 000a0033 Connection.CloseOk
 000a003c Connection.Blocked   reason:s
 000a003d Connection.Unblocked
-000a0046 Connection.UpdateSecret  new_secret:S reason:s
+000a0046 Connection.UpdateSecret  new_secret:L reason:s
 000a0047 Connection.UpdateSecretOk
 0014000a Channel.Open         out_of_band:s
 0014000b Channel.OpenOk       channel_id:S
@@ -468,6 +472,8 @@ cdef object read_argument(unsigned char type, Cursor* cursor, int max_nesting):
         return take(cursor, 1)[0]
     elif type == c"S":
         return long_string(cursor)
+    elif type == c"L":
+        return long_text(cursor)
     return read_table(cursor, 0, max_nesting)  # F
 
 
@@ -1047,6 +1053,8 @@ cdef class ChannelState:
 
     cdef int write_body(self, octets at, Py_ssize_t size) except -1:
         """Add to the body; the caller has seen to it that it doesn't pass the announced size."""
+        if size == 0:
+            return 0  # an empty frame, perhaps before there is room at all
         if self.filled + size > self.allocated:
             self.make_room(self.filled + size)
         memcpy(PyBytes_AS_STRING(<object>self.body) + self.filled, at, size)
@@ -1640,7 +1648,7 @@ cdef class FrameDecoder:
         cdef Py_ssize_t count = min(self.payload_missing, self.end - self.at)
         if state.forgotten:
             self.check_body()  # its channel went meanwhile
-        if not state.swallowed and count:
+        if not state.swallowed:
             state.write_body(self.at, count)
         self.at += count
         self.payload_missing -= count
