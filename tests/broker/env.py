@@ -31,7 +31,7 @@ class _OneShot(protocol.Factory):
     def __init__(self, instance: Any) -> None:
         self.instance = instance
 
-    def buildProtocol(self, addr: object) -> Any:  # noqa: N802 - Twisted's name
+    def buildProtocol(self, addr: object) -> Any:
         self.instance.factory = self
         return self.instance
 

@@ -25,6 +25,7 @@ from tests.broker.broker import ENVIRONMENT, Broker
 from tests.broker.certificates import CertificateFiles, write_certificates
 from tests.broker.control import SERVICE_USER, Control, NodeError, NodeState, find_script
 from tests.broker.guardian import MARK, kill_marked, start_guardian
+from tests.broker.registry import REACTORS
 
 USER, PASSWORD = "guest", "guest"
 LIMITED_USER, LIMITED_PASSWORD = "limited", "limited-secret"
@@ -65,6 +66,7 @@ def _hashed(password: str) -> str:
 
 def definitions() -> dict[str, object]:
     """Users and permissions, loaded at boot: six times faster than a rabbitmqctl call for each."""
+    vhosts = ("/", *(f"on-{reactor}" for reactor in REACTORS))
     users = [(USER, PASSWORD, "administrator"), (LIMITED_USER, LIMITED_PASSWORD, "")]
     return {
         "users": [
@@ -76,17 +78,12 @@ def definitions() -> dict[str, object]:
             }
             for name, password, tags in users
         ],
-        "vhosts": [{"name": "/"}, {"name": "closed"}],
+        "vhosts": [{"name": name} for name in (*vhosts, "closed")],
         "permissions": [
-            {"user": USER, "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"},
-            # It may use what begins with "open-" and nothing else.
-            {
-                "user": LIMITED_USER,
-                "vhost": "/",
-                "configure": "^open-.*",
-                "write": "^open-.*",
-                "read": "^open-.*",
-            },
+            {"user": user, "vhost": name, "configure": what, "write": what, "read": what}
+            for name in vhosts
+            # The limited one may use what begins with "open-" and nothing else.
+            for user, what in ((USER, ".*"), (LIMITED_USER, "^open-.*"))
         ],
     }
 

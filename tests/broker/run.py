@@ -147,8 +147,10 @@ def find_broker() -> tuple[Broker, Any]:
     return node.broker, node
 
 
-def choose(names: list[str], broker: Broker, implementation: str) -> list[Scenario]:
+def choose(names: list[str], exactly: bool, broker: Broker, implementation: str) -> list[Scenario]:
     """The scenarios named (a part of a name is enough), or all that can run here."""
+    if exactly:
+        return [all_scenarios()[name] for name in names]
     chosen = list(all_scenarios().values())
     if names:
         chosen = [each for each in chosen if any(part in each.name for part in names)]
@@ -163,6 +165,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.broker.run", description=__doc__)
     parser.add_argument("reactor", choices=REACTORS)
     parser.add_argument("names", nargs="*", help="parts of scenario names; none: all")
+    parser.add_argument("--exactly", action="store_true", help="the names are whole names")
     parser.add_argument(
         "--implementation",
         choices=IMPLEMENTATIONS,
@@ -174,7 +177,7 @@ def main() -> int:
     install_reactor(arguments.reactor)
     implementation = importlib.import_module(IMPLEMENTATIONS[arguments.implementation])
     broker, node = find_broker()
-    scenarios = choose(arguments.names, broker, arguments.implementation)
+    scenarios = choose(arguments.names, arguments.exactly, broker, arguments.implementation)
     from twisted.internet import defer, reactor
 
     runner = Runner(reactor, broker, implementation)

@@ -41,7 +41,7 @@ async def cancel_by_client(env: Env, direct: bool) -> None:
     },
 )
 async def cancel_under_load_loses_nothing(env: Env, auto_ack: bool, direct: bool) -> None:
-    """20 rounds of consume, take some, cancel: what was taken plus what is left is what was sent."""
+    """20 rounds of consume, take some, cancel: taken plus left is what was sent."""
     total, rounds = 20_000, 20
     queue = env.name()
     connection, channel = await env.open(options={"direct_delivery": direct})
@@ -77,7 +77,7 @@ async def cancel_by_broker(env: Env, direct: bool) -> None:
     doomed, kept = env.name(), env.name()
     for queue in (doomed, kept):
         await channel.queue_declare(queue)
-    deliveries, tag = await channel.basic_consume(doomed)
+    deliveries, _ = await channel.basic_consume(doomed)
     living, living_tag = await channel.basic_consume(kept)
     waiting, alive = deliveries.get(), living.get()
     await other.queue_delete(doomed)
@@ -118,7 +118,7 @@ async def two_cancels_in_flight(env: Env) -> None:
     second, second_tag = await channel.basic_consume(queue)
     waiting = [first.get(), second.get()]
     answers = [channel.basic_cancel(first_tag), channel.basic_cancel(second_tag)]
-    for answer, tag in zip(answers, (first_tag, second_tag)):
+    for answer, tag in zip(answers, (first_tag, second_tag), strict=True):
         frame = await env.within(5, answer, "CancelOk")
         equal(frame.method.consumer_tag, tag, "the tag in CancelOk")
     for get in waiting:

@@ -37,9 +37,9 @@ async def fill(env: Env, queue: str, total: int, prefix: bytes = b"") -> None:
 
 @scenario(timeout=120, variants=ACKS)
 async def consume_100_000(env: Env, acks: str, direct: bool) -> None:
-    """Each message arrives once, in order; the queue is empty afterwards, nothing unacknowledged."""
+    """Each message arrives once, in order; the queue is empty afterwards, all is acknowledged."""
     queue = env.name()
-    connection, channel = await env.open(options={"direct_delivery": direct})
+    _, channel = await env.open(options={"direct_delivery": direct})
     await channel.queue_declare(queue)
     await fill(env, queue, MANY)
     await channel.basic_qos(prefetch_count=0 if acks == "auto" else 500)

@@ -114,9 +114,7 @@ async def two_connections_200_channels(env: Env) -> None:
         "200 channels opened",
     )
     equal([channel.channel_number for channel in channels[::2]], list(range(1, 101)), "numbers")
-    names = [
-        (await channel.queue_declare("", exclusive=True)).method.queue for channel in channels
-    ]
+    names = [(await channel.queue_declare("", exclusive=True)).method.queue for channel in channels]
     equal(len(set(names)), 200, "queues")
     consumers = await defer.gatherResults([channel.basic_consume("") for channel in channels])
     for number in range(20):

@@ -32,7 +32,7 @@ def keeping(protocol_class: type) -> type:
     class Keeping(protocol_class):  # type: ignore[misc, valid-type]
         saved: Any = None
 
-        def makeConnection(self, transport: Any) -> None:  # noqa: N802 - Twisted's name
+        def makeConnection(self, transport: Any) -> None:
             self.saved = transport
             super().makeConnection(transport)
 
@@ -111,7 +111,9 @@ async def stopping_a_client_service(env: Env, tls: Any) -> None:
         return connection
 
     proxy = await env.proxy(tls=bool(tls))
-    service = ClientService(env.endpoint(tls=tls, port=proxy.port), _Factory(build), clock=env.reactor)
+    service = ClientService(
+        env.endpoint(tls=tls, port=proxy.port), _Factory(build), clock=env.reactor
+    )
     env.cleanups.append(service.stopService)
     service.startService()
     await service.whenConnected()
@@ -143,13 +145,13 @@ class _Factory:
     def __init__(self, build: Any) -> None:
         self._build = build
 
-    def doStart(self) -> None:  # noqa: N802 - Twisted's name
+    def doStart(self) -> None:
         pass
 
-    def doStop(self) -> None:  # noqa: N802 - Twisted's name
+    def doStop(self) -> None:
         pass
 
-    def buildProtocol(self, addr: object) -> Any:  # noqa: N802 - Twisted's name
+    def buildProtocol(self, addr: object) -> Any:
         return self._build()
 
 

@@ -58,7 +58,7 @@ async def mandatory_burst(env: Env, routable: Any, body: bytes | None = None) ->
 
 @scenario(timeout=60)
 async def confirms_of_persistent_messages(env: Env) -> None:
-    """10,000 persistent publishes to a quorum queue: every confirm comes, every message is there."""
+    """10,000 persistent publishes to a quorum queue: every confirm comes, every message too."""
     total = 10_000
     _, channel = await env.open()
     queue = env.name()

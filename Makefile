@@ -1,0 +1,62 @@
+# Everything starts here: `make demo` and `make test` do their own set-up on a fresh machine.
+#
+#   make PYTHON=python3.12 test      another interpreter (.venv is made anew with it)
+#   make AMQP_URL=amqp://... test    a broker that is running already, instead of a private node
+#   make URL=amqp://... demo bench   the same against a real broker
+#   make ARGS="-k cancel" test       more arguments for pytest (or benchmarks, or ruff)
+
+PYTHON ?=
+ARGS ?=
+URL ?=
+export PYTHON AMQP_URL
+
+RUN := .venv/bin/python
+SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*.pyx pika_twisted/*.pxd)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv build demo test test-unit test-broker test-long bench check clean broker always
+
+help:  ## show this
+	@echo "pika-twisted: RabbitMQ for Twisted, with a compiled codec. Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@sed -n '3,6s/^# /  /p' Makefile
+
+venv: .venv/.installed  ## create .venv, build the package and install it with its test tools
+
+build: venv  ## compile again what has changed
+
+# Made anew when a source of the extensions or the metadata changes, or PYTHON names another one.
+.venv/.installed: $(SOURCES) $(if $(PYTHON),always)
+	@.ci/setup venv
+	@touch $@
+
+broker:
+	@.ci/setup broker
+
+demo: venv  ## consume half a million messages, beside pika's adapter (URL=amqp://... for a broker)
+	$(RUN) -m benchmarks demo $(if $(URL),--url "$(URL)") $(ARGS)
+
+test: venv broker  ## the whole suite, with a private RabbitMQ node (10 minutes at most)
+	$(RUN) -m pytest tests/unit tests/defects tests/broker $(ARGS)
+
+test-unit: venv  ## only what needs no broker
+	$(RUN) -m pytest tests/unit tests/defects $(ARGS)
+
+test-broker: venv broker  ## only what talks to a real RabbitMQ
+	$(RUN) -m pytest tests/broker $(ARGS)
+
+test-long: venv broker  ## the scenarios that take long, in full
+	PIKA_TWISTED_TEST_LONG=1 $(RUN) -m pytest tests/broker $(ARGS)
+
+bench: venv  ## every benchmark, beside the other clients (URL=amqp://... for a broker)
+	@.ci/setup rabbitmq-c
+	$(RUN) -m benchmarks $(if $(URL),--url "$(URL)") $(ARGS)
+
+check: venv  ## lint and formatting
+	$(RUN) -m ruff check . $(ARGS)
+	$(RUN) -m ruff format --check .
+
+clean:  ## remove what was built, and .venv
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
+	rm -f pika_twisted/*.so pika_twisted/*.pyd *.c *.html pika_twisted/*.c pika_twisted/*.html
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,37 @@
+"""Every scenario on every reactor, each as a test of its own."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.broker.conftest import IMPLEMENTATION_VARIABLE
+from tests.broker.pool import Pool
+from tests.broker.registry import REACTORS, Scenario, all_scenarios
+
+WAIT = 900.0  # the scenarios before it run first, and each of those has a timeout of its own
+
+
+def _parameters() -> list[object]:
+    scenarios = list(all_scenarios().values())
+    if os.environ.get(IMPLEMENTATION_VARIABLE) == "pika":
+        scenarios = [each for each in scenarios if each.interface == "pika"]
+    return [
+        pytest.param(
+            reactor,
+            scenario,
+            id=f"{scenario.name}-{reactor}",
+            marks=[pytest.mark.own_node] if scenario.own_node else [],
+        )
+        for scenario in scenarios
+        for reactor in REACTORS
+    ]
+
+
+@pytest.mark.timeout(WAIT + 60)
+@pytest.mark.parametrize(("reactor", "scenario"), _parameters())
+def test_scenario(pool: Pool, reactor: str, scenario: Scenario) -> None:
+    outcome = pool.outcome(reactor, scenario.name, WAIT)
+    if outcome.problems:
+        pytest.fail("\n".join(outcome.problems), pytrace=False)
