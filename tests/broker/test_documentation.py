@@ -1,0 +1,36 @@
+"""Every program in the documentation runs as it stands there; every command in it exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.broker.broker import Broker
+from tests.broker.documents import DOCUMENTS, ROOT, Program, clean, prepare, programs, run
+
+PROGRAMS = [
+    pytest.param(each, id=each.name, marks=[pytest.mark.own_node] if each.tls else [])
+    for each in programs()
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_program(program: Program, broker: Broker, tmp_path: Path) -> None:
+    prepare(program, broker)
+    try:
+        run(program, broker, tmp_path)
+    finally:
+        clean(program, broker)
+
+
+def test_there_are_programs() -> None:
+    assert len(PROGRAMS) > 15
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`|\$ )make ([a-z-]+)", document.read_text(), re.MULTILINE))
+    assert named <= targets
