@@ -301,6 +301,9 @@ def amendment(kind: bytes, pika_failed: bool) -> str:
 OBJECTS = {
     "light methods": "Basic.Deliver, GetOk and Return come as subclasses of pika's, equal to them",
     "lazy properties": "BasicProperties come as a subclass of pika's, equal to it, that keeps raw",
+    "no cyclic collection": "the compiled methods and properties are invisible to the cyclic "
+    "collector, so that a long queue costs it nothing; a cycle through an attribute that a user "
+    "sets on one of them is never collected",
     "OversizedContent": "comes instead of a header that announces more than max_message_size, its "
     "body frames are swallowed",
 }

@@ -1,0 +1,222 @@
+"""Backlog: first in, first out, and in every other way like the list it replaces."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from typing import Any
+
+import pytest
+
+from tests.support import wire
+from tests.unit.conftest import Message
+from tests.unit.test_decoder_content import Direct
+
+
+def filled(codec: Any, *items: Any) -> Any:
+    backlog = codec.Backlog()
+    for item in items:
+        backlog.append(item)
+    return backlog
+
+
+def test_empty(codec: Any) -> None:
+    backlog = codec.Backlog()
+    assert len(backlog) == 0
+    assert not backlog
+    assert list(backlog) == []
+    assert backlog == []
+    assert repr(backlog) == "[]"
+    assert backlog.body_bytes == 0
+    assert backlog.popmany(5) == []
+    assert backlog.copy() == []
+    backlog.clear()
+    backlog.track()
+    with pytest.raises(IndexError):
+        backlog.popleft()
+    for index in (0, -1, 5):
+        with pytest.raises(IndexError):
+            backlog[index]
+
+
+def test_first_in_first_out(codec: Any) -> None:
+    backlog = filled(codec, 1, "two", None)
+    assert backlog
+    assert [backlog.popleft() for _ in range(3)] == [1, "two", None]
+    assert not backlog
+
+
+def test_popmany(codec: Any) -> None:
+    backlog = filled(codec, *range(10))
+    assert backlog.popmany(0) == []
+    assert backlog.popmany(-3) == []
+    assert backlog.popmany(4) == [0, 1, 2, 3]
+    assert type(backlog.popmany(1)) is list
+    assert backlog.popmany(100) == [5, 6, 7, 8, 9]
+    assert backlog.popmany(1) == []
+
+
+def test_any_operations_like_a_deque(codec: Any) -> None:
+    """20,000 operations by chance against a deque."""
+    rng = random.Random(1)
+    backlog, model = codec.Backlog(), deque[Any]()
+    for number in range(20_000):
+        action = rng.randrange(12)
+        if action < 6:
+            item = number if rng.random() < 0.5 else Message(None, None, None, b"x" * (number % 9))
+            backlog.append(item)
+            model.append(item)
+        elif action < 10:
+            if model:
+                assert backlog.popleft() is model.popleft()
+        elif action == 10:
+            count = rng.randrange(-1, 6)
+            assert backlog.popmany(count) == [model.popleft() for _ in range(min(count, len(model)))]
+        elif rng.random() < 0.02:
+            backlog.clear()
+            model.clear()
+        assert len(backlog) == len(model)
+        if number % 50 == 0:
+            assert backlog == list(model)
+            assert list(backlog) == list(model)
+            assert backlog.body_bytes == sum(len(m.body) for m in model if isinstance(m, Message))
+
+
+@pytest.mark.parametrize("popped", [0, 1, 5])
+def test_indexes_and_slices_as_a_list(codec: Any, popped: int) -> None:
+    backlog, model = filled(codec, *range(-popped, 7)), list(range(7))
+    backlog.popmany(popped)
+    for index in range(-7, 7):
+        assert backlog[index] == model[index]
+    for index in (7, -8, 100, -100, 2**70):
+        with pytest.raises(IndexError):
+            backlog[index]
+    bounds = [None, *range(-9, 10), 2**70]
+    for begin in bounds:
+        for end in bounds:
+            for step in (None, 1, 2, -1, -3, 100):
+                assert backlog[begin:end:step] == model[begin:end:step]
+    assert type(backlog[:]) is list
+    with pytest.raises(ValueError):
+        backlog[::0]
+    with pytest.raises(TypeError):
+        backlog["0"]
+
+
+def test_equality_as_a_list(codec: Any) -> None:
+    backlog = filled(codec, 1, 2)
+    assert backlog == [1, 2]
+    assert [1, 2] == backlog
+    assert backlog == filled(codec, 1, 2)
+    assert backlog != [1]
+    assert backlog != [1, 2, 3]
+    assert backlog != filled(codec, 2, 1)
+    assert (backlog == (1, 2)) is False
+    assert (backlog != (1, 2)) is True
+    assert (backlog == None) is False  # noqa: E711
+    with pytest.raises(TypeError):
+        hash(backlog)
+
+
+def test_contains_repr_iteration(codec: Any) -> None:
+    backlog = filled(codec, 0, 1, "x", [2])
+    backlog.popleft()
+    assert 1 in backlog
+    assert [2] in backlog
+    assert 0 not in backlog
+    assert repr(backlog) == "[1, 'x', [2]]"
+    assert str(backlog) == repr(backlog)
+    assert list(backlog) == [1, "x", [2]]
+    assert [item for item in backlog] == backlog.copy()
+    copied = backlog.copy()
+    copied.append("new")
+    assert len(backlog) == 3
+
+
+def test_iteration_while_it_changes(codec: Any) -> None:
+    """No crash and no item twice, whatever is done meanwhile; an error is as good as an end."""
+    backlog = filled(codec, *range(1000))
+    seen = []
+    try:
+        for item in backlog:
+            seen.append(item)
+            if item % 10 == 0:
+                backlog.popmany(30)
+            if item == 500:
+                backlog.clear()
+    except RuntimeError:
+        pass
+    assert len(set(seen)) == len(seen)
+
+
+def test_body_bytes(codec: Any) -> None:
+    backlog = filled(
+        codec,
+        Message(None, None, None, b"12345"),
+        (1, 2, 3, b"123"),
+        (1, 2, b"12345"),
+        [1, 2, 3, b"123"],
+        (1, 2, 3, bytearray(b"12")),
+        (1, 2, 3, None),
+        None,
+    )
+    assert backlog.body_bytes == 8
+    backlog.popleft()
+    assert backlog.body_bytes == 3
+    backlog.popmany(3)
+    assert backlog.body_bytes == 0
+    backlog.append((1, 2, 3, b"1"))
+    backlog.clear()
+    assert backlog.body_bytes == 0
+
+
+def test_body_bytes_of_deliveries(codec: Any) -> None:
+    direct = Direct(codec, (1, "ct"))
+    direct.decoder.feed(b"".join(wire.content(1, bytes(size)) for size in (0, 10, 5000)))
+    assert direct.decoder.next_frame() is None
+    backlog = direct.backlogs[1, "ct"]
+    assert backlog.body_bytes == 5010
+    backlog.append("sentinel")
+    assert backlog.body_bytes == 5010
+    backlog.track()
+    backlog.popmany(2)
+    assert backlog.body_bytes == 5000
+    backlog.popmany(2)
+    assert backlog.body_bytes == 0
+
+
+def test_constant_cost_whatever_its_length(codec: Any) -> None:
+    """append and popleft with 300,000 waiting cost what they cost with 3,000."""
+
+    def cpu(length: int) -> float:
+        backlog = filled(codec, *range(length))
+        best = 1e9
+        for _ in range(5):
+            begin = time.process_time()
+            for _ in range(3000):
+                backlog.append(None)
+                backlog.popleft()
+            best = min(best, time.process_time() - begin)
+        return best
+
+    cpu(100)
+    assert cpu(300_000) < 20 * cpu(3_000)
+
+
+def test_memory_is_given_back(codec: Any) -> None:
+    """A long life at a steady length doesn't grow: the head of the list is trimmed."""
+    import tracemalloc
+
+    backlog = filled(codec, *range(10))
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(200_000):
+                backlog.append(None)
+                backlog.popleft()
+            grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 20_000
