@@ -13,6 +13,7 @@ the same queue's `get()` runs is run when that one has returned.
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
@@ -46,27 +47,31 @@ class Turns:
         """Canceller: what was cancelled waits no longer, the next message is for another one."""
         self.waiting.pop(deferred, None)
 
-    def run(self, paused: defer.Deferred[Any]) -> None:
-        """Unpause a Deferred: now, or when the callback that runs now has returned."""
-        if self._running:
-            self._postponed.append(paused)
-        else:
-            self._take_turns(paused.unpause)
-
     def fire(self, deferred: defer.Deferred[Any], value: Any) -> None:
         """Give a stock Deferred its value; then run what its callbacks postponed."""
         # What a coroutine does when it goes on is no callback that others have to wait for.
         if self._running or getattr(deferred, "_driven", False):
             deferred.callback(value)
         else:
-            self._take_turns(deferred.callback, value)
+            self._take_turns(deferred.callback, (value,), {})
 
-    def _take_turns(self, run: Callable[..., object], *args: Any) -> None:
+    def add(self, deferred: defer.Deferred[Any], add: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Add callbacks to a Deferred that has its result: they run now, or when it is their turn."""
+        if not self._running:
+            return self._take_turns(add, args, kwargs)
+        deferred.pause()
+        try:
+            return add(*args, **kwargs)
+        finally:
+            self._postponed.append(deferred)
+
+    def _take_turns(self, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         self._running = True
         try:
-            run(*args)
+            result = run(*args, **kwargs)
             while self._postponed:
                 self._postponed.popleft().unpause()
+            return result
         finally:
             self._running = False
 
@@ -130,21 +135,22 @@ class TurnTaking(defer.Deferred):  # type: ignore[type-arg]
         self._driven = self._driven or False
         if not self.called or self.paused:
             return add(*args, **kwargs)
-        self.pause()
-        try:
-            return add(*args, **kwargs)
-        finally:
-            self._turns.run(self)
+        return self._turns.add(self, add, args, kwargs)
 
 
-class GetDeferred(_ready.LazyDeferred, TurnTaking):
+class GetDeferred(_ready.DeferredFields, TurnTaking):
     """What `get()` and `get_many()` return."""
 
 
-_ready.configure(GetDeferred, DRIVER)
+class _UntouchedGet(_ready.DeferredFields, TurnTaking):
+    """The same before anybody looked."""
+
+
+_ready.set_driver(DRIVER)
+_ready.make_lazy(_UntouchedGet, GetDeferred)
 
 is_waiting = _ready.is_waiting
-ready = _ready.ready
+ready = functools.partial(_ready.ready, _UntouchedGet)
 ready_next = _ready.ready_next
 settle = _ready.settle
-waiting = _ready.waiting
+waiting = functools.partial(_ready.waiting, _UntouchedGet)

@@ -3,7 +3,7 @@
 
 A consumer awaits one Deferred per message and does nothing else with it. A stock one costs 0.4 us
 to make, fire and await when the message is there already, and 3 us when it comes later. A
-`LazyDeferred` keeps what it is in C fields and answers from there `await` and the one callback by
+`DeferredFields` keeps what it is in C fields and answers from there `await` and the one callback by
 which coroutines and inlineCallbacks wait. Touched in any other way (an attribute read or set, a
 method called) it first becomes what a stock Deferred would be at that moment, built with Twisted's
 public methods, and is one from then on: it "materialises".
@@ -31,14 +31,15 @@ cdef extern from *:
     """
     /* Cython has no name for the slot am_send. With it `await` gets a value without a StopIteration:
        0.05 instead of 0.25 us. */
-    static int pt_set_send(PyObject *type, void *function) {
-        PyAsyncMethods *methods = ((PyTypeObject *)type)->tp_as_async;
-        if (methods == NULL) {
-            PyErr_SetString(PyExc_TypeError, "the type has no async methods");
-            return -1;
-        }
-        methods->am_send = (sendfunc)function;
-        return 0;
+    static void pt_set_send(PyObject *cls, void *function) {
+        ((PyTypeObject *)cls)->tp_as_async->am_send = (sendfunc)function;
+    }
+
+    static void pt_set_slots(PyObject *cls, void *get, void *set, void *await) {
+        PyTypeObject *type = (PyTypeObject *)cls;
+        type->tp_getattro = (getattrofunc)get;
+        type->tp_setattro = (setattrofunc)set;
+        type->tp_as_async->am_await = (unaryfunc)await;
     }
 
     /* cls.__new__(cls) without looking anything up. */
@@ -46,16 +47,22 @@ cdef extern from *:
         return ((PyTypeObject *)cls)->tp_new((PyTypeObject *)cls, no_args, NULL);
     }
 
+    static int pt_setattr(PyObject *this, PyObject *name, PyObject *value) {
+        return PyObject_GenericSetAttr(this, name, value);  /* value NULL: delete */
+    }
+
     static int pt_is(PyObject *value, PyObject *cls) {
         return PyObject_TypeCheck(value, (PyTypeObject *)cls);
     }
     """
-    int pt_set_send(object cls, void *function) except -1
-    bint pt_is(object value, object cls)
+    void pt_set_send(object cls, void *function)
+    void pt_set_slots(object cls, void *get, void *set, void *await_)
     object pt_new(object cls, object no_args)
+    int pt_setattr(object this, object name, PyObject *value) except -1
+    bint pt_is(object value, object cls)
 
 
-# What a LazyDeferred is.
+# What a Deferred with these fields is.
 cdef enum State:
     STOCK       # a stock Deferred
     READY       # it has its value, and no callbacks to come
@@ -70,65 +77,70 @@ cdef object stock_add_callbacks = Deferred.addCallbacks
 cdef object stock_await = Deferred.__await__
 
 cdef object driver = None
-cdef object deferred_class = None
 
 
-def configure(get_deferred, function):
-    """Set the class that `ready` and `waiting` make, and the function by which coroutines wait.
-
-    The class has LazyDeferred as its first base and a subclass of Deferred as its second. The
-    function is what inlineCallbacks and coroutines hand to `addBoth`; None when it is not known.
-    """
-    global driver, deferred_class
+def set_driver(function):
+    """Tell what inlineCallbacks and coroutines hand to `addBoth`; None when it is not known."""
+    global driver
     driver = function
-    deferred_class = get_deferred
 
 
-cdef class LazyDeferred:
-    """A Deferred that is built when somebody looks."""
+cdef class DeferredFields:
+    """First base of the two classes of a Deferred, untouched and stock. See `make_lazy`."""
 
     cdef State state
     cdef object value           # READY, RUNNING: the result
     cdef tuple args             # DRIVEN: to be called is driver(value, *args)
     cdef _Successor successor   # RUNNING when it was materialised: gives the driver's outcome
-    # What the second base takes turns by; its `forget` is the canceller. Survives materialising.
+    # The Turns of a queue's Deferreds, or None. Survives materialising.
     cdef public object _turns
 
     def __cinit__(self):
         self.state = STOCK
 
-    def __getattribute__(self, name):
-        if self.state != STOCK and name != "addBoth" and name != "__class__":
-            materialise(self)
-        return PyObject_GenericGetAttr(self, name)
 
-    def __setattr__(self, name, value):
-        materialise(self)
-        PyObject_GenericSetAttr(self, name, value)
+def make_lazy(untouched, stock):
+    """Make `untouched` the class of what becomes an instance of `stock` when it is touched.
 
-    def __delattr__(self, name):
-        materialise(self)
-        object.__delattr__(self, name)
+    Both have the same bases: DeferredFields, and Deferred or a subclass of it.
+    """
+    untouched.addBoth = add_both
+    untouched._stock_class = stock
+    pt_set_slots(untouched, <void *>lazy_getattr, <void *>lazy_setattr, <void *>lazy_await)
 
-    def __await__(self):
-        if self.state == STOCK:
-            return stock_await(self)
-        cdef _Awaiter awaiter = _Awaiter.__new__(_Awaiter)
-        awaiter.deferred = self
-        return awaiter
 
-    def addBoth(self, callback, *args, **kwargs):
-        """See twisted.internet.defer.Deferred.addBoth."""
-        if callback is driver and driver is not None and not kwargs:
-            if self.state == WAITING:
-                self.args = args
-                self.state = DRIVEN
-                return self
-            if self.state == READY:
-                run_driver(self, args)
-                return self
-        materialise(self)
-        return super().addBoth(callback, *args, **kwargs)
+cdef object lazy_getattr(object this, object name):
+    if name == "__class__":
+        return type(this)._stock_class
+    if name != "addBoth":
+        materialise(<DeferredFields>this)
+    return PyObject_GenericGetAttr(this, name)
+
+
+cdef int lazy_setattr(object this, object name, PyObject *value) except -1:
+    materialise(<DeferredFields>this)
+    return pt_setattr(this, name, value)
+
+
+cdef object lazy_await(object this):
+    cdef _Awaiter awaiter = _Awaiter.__new__(_Awaiter)
+    awaiter.deferred = <DeferredFields>this
+    return awaiter
+
+
+@cython.binding(True)
+def add_both(DeferredFields self, callback, *args, **kwargs):
+    """See twisted.internet.defer.Deferred.addBoth."""
+    if callback is driver and driver is not None and not kwargs:
+        if self.state == WAITING:
+            self.args = args
+            self.state = DRIVEN
+            return self
+        if self.state == READY:
+            run_driver(self, args)
+            return self
+    materialise(self)
+    return self.addBoth(callback, *args, **kwargs)
 
 
 @cython.final
@@ -141,7 +153,7 @@ cdef class _Successor:
         return self.outcome
 
 
-cdef int materialise(LazyDeferred self) except -1:
+cdef int materialise(DeferredFields self) except -1:
     """Become the stock Deferred that this one stands for."""
     cdef State state = self.state
     if state == STOCK:
@@ -149,6 +161,8 @@ cdef int materialise(LazyDeferred self) except -1:
     value, args = self.value, self.args
     self.value = self.args = None
     self.state = STOCK
+    # Another class, not a check in each attribute access: that costs 1 us per Deferred.
+    PyObject_GenericSetAttr(self, "__class__", type(self)._stock_class)
     waits = state == WAITING or state == DRIVEN
     stock_init(self, self._turns.forget if waits and self._turns is not None else None)
     if state == READY:
@@ -164,7 +178,7 @@ cdef int materialise(LazyDeferred self) except -1:
     return 0
 
 
-cdef int run_driver(LazyDeferred self, tuple args) except -1:
+cdef int run_driver(DeferredFields self, tuple args) except -1:
     """Let the coroutine go on with the value. As with any callback what it returns is the result."""
     cdef PyObject *stack[8]
     cdef Py_ssize_t index, count = len(args)
@@ -197,7 +211,7 @@ cdef int run_driver(LazyDeferred self, tuple args) except -1:
 cdef class _Awaiter:
     """What `await` iterates over."""
 
-    cdef LazyDeferred deferred
+    cdef DeferredFields deferred
     cdef object stock       # the iterator of the stock Deferred that it became meanwhile
 
     def __await__(self):
@@ -221,7 +235,7 @@ cdef class _Awaiter:
 
 cdef PySendResult awaiter_send(object this, object value, PyObject **result) except PYGEN_ERROR:
     cdef _Awaiter self = <_Awaiter>this
-    cdef LazyDeferred deferred = self.deferred
+    cdef DeferredFields deferred = self.deferred
     if deferred.state == READY or deferred.state == RUNNING:
         Py_INCREF(deferred.value)
         result[0] = <PyObject *>deferred.value
@@ -281,46 +295,46 @@ def ready_next(value):
     return awaitable
 
 
-def ready(turns, value):
+def ready(untouched, turns, value):
     """A Deferred that has its value."""
-    cdef LazyDeferred deferred
-    # A stock one remembers where it was made when debugging is on, and turns a Failure into one.
+    cdef DeferredFields deferred
+    # A stock one remembers where it was made when debugging is on, and fails with a Failure.
     if Deferred.debug or pt_is(value, Failure):
-        stock = deferred_class(turns)
+        stock = untouched._stock_class(turns)
         stock.callback(value)
         return stock
-    deferred = <LazyDeferred>pt_new(deferred_class, NO_ARGS)
+    deferred = <DeferredFields>pt_new(untouched, NO_ARGS)
     deferred._turns = turns
     deferred.value = value
     deferred.state = READY
     return deferred
 
 
-def waiting(turns):
+def waiting(untouched, turns):
     """A Deferred that waits for its value."""
-    cdef LazyDeferred deferred
+    cdef DeferredFields deferred
     if Deferred.debug:
-        return deferred_class(turns, turns.forget)
-    deferred = <LazyDeferred>pt_new(deferred_class, NO_ARGS)
+        return untouched._stock_class(turns, turns.forget)
+    deferred = <DeferredFields>pt_new(untouched, NO_ARGS)
     deferred._turns = turns
     deferred.state = WAITING
     return deferred
 
 
 def is_waiting(deferred):
-    """Whether a Deferred has no result yet; asking it would materialise it."""
-    if isinstance(deferred, LazyDeferred) and (<LazyDeferred>deferred).state != STOCK:
-        return (<LazyDeferred>deferred).state in (WAITING, DRIVEN)
+    """Whether a Deferred has no result yet; asking itself would materialise it."""
+    if isinstance(deferred, DeferredFields) and (<DeferredFields>deferred).state != STOCK:
+        return (<DeferredFields>deferred).state in (WAITING, DRIVEN)
     return not deferred.called
 
 
 def settle(deferred, value):
     """Give a waiting Deferred its value; False when it has materialised, and nothing was done."""
-    cdef LazyDeferred lazy
+    cdef DeferredFields lazy
     cdef tuple args
-    if not isinstance(deferred, LazyDeferred):
+    if not isinstance(deferred, DeferredFields):
         return False
-    lazy = <LazyDeferred>deferred
+    lazy = <DeferredFields>deferred
     if pt_is(value, Failure):
         materialise(lazy)
     if lazy.state == WAITING:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
-_deferred_class: Callable[..., Any]
 
-
-class LazyDeferred:
-    """Adds nothing: here every Deferred is stock from the start."""
+class DeferredFields:
+    """Adds nothing."""
 
     __slots__ = ()
 
@@ -27,27 +25,28 @@ class Ready:
         yield
 
 
-def configure(deferred_class: Callable[..., Any], function: Any) -> None:
-    """Set the class that `ready` and `waiting` make."""
-    global _deferred_class
-    _deferred_class = deferred_class
+ready_next = Ready
 
 
-def ready_next(value: Any) -> Ready:
-    """An awaitable that gives `value`. It is no Deferred."""
-    return Ready(value)
+def set_driver(function: Any) -> None:
+    """Nothing depends on it here."""
 
 
-def ready(turns: Any, value: Any) -> Any:
+def make_lazy(untouched: type, stock: type) -> None:
+    """Here every Deferred is a stock one from the start."""
+    untouched._stock_class = stock  # type: ignore[attr-defined]
+
+
+def ready(untouched: Any, turns: Any, value: Any) -> Any:
     """A Deferred that has its value."""
-    deferred = _deferred_class(turns)
+    deferred = untouched._stock_class(turns)
     deferred.callback(value)
     return deferred
 
 
-def waiting(turns: Any) -> Any:
+def waiting(untouched: Any, turns: Any) -> Any:
     """A Deferred that waits for its value."""
-    return _deferred_class(turns, turns.forget)
+    return untouched._stock_class(turns, turns.forget)
 
 
 def is_waiting(deferred: Any) -> bool:

@@ -1,0 +1,37 @@
+"""`pika_twisted.queue` twice: over the compiled Deferreds, and over stock ones."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from unittest import mock
+
+import pika_twisted
+from pika_twisted import _codec
+
+IMPLEMENTATIONS = ("compiled", "reference")
+
+_MODULES = ("_deferreds", "queue")
+
+
+def load(implementation: str) -> ModuleType:
+    """The queue module as it is with that implementation, whichever is in use in this process."""
+    if _codec.IMPLEMENTATION == implementation:
+        return importlib.import_module("pika_twisted.queue")
+    codec = importlib.import_module(
+        "pika_twisted._frame" if implementation == "compiled" else "pika_twisted._frame_py"
+    )
+    saved = {name: getattr(pika_twisted, name) for name in _MODULES}
+    try:
+        with (
+            mock.patch.dict(sys.modules),
+            mock.patch.object(_codec, "IMPLEMENTATION", implementation),
+            mock.patch.object(_codec, "Backlog", codec.Backlog),
+        ):
+            for name in _MODULES:
+                del sys.modules[f"pika_twisted.{name}"]
+            return importlib.import_module("pika_twisted.queue")
+    finally:
+        for name, module in saved.items():
+            setattr(pika_twisted, name, module)
