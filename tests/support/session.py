@@ -49,6 +49,7 @@ PIKA = Adapter(
 class Session:
     def __init__(self, adapter: Adapter, clock: task.Clock | None = None) -> None:
         self.adapter = adapter
+        self.tls = False  # set before connecting
         self.clock = clock or task.Clock()
         self.transport: FakeTransport = None  # type: ignore[assignment]
         self.protocol: Any = None
@@ -64,7 +65,7 @@ class Session:
         if factory is None:
             factory = self.adapter.connection
         self.protocol = factory(settings, self.clock if reactor is None else reactor)
-        self.transport = FakeTransport(self.clock)
+        self.transport = FakeTransport(self.clock, self.tls)
         self.transport.protocol = self.protocol
         self.peer = Peer(self.transport, self.protocol, self.clock)
         self.protocol.makeConnection(self.transport)

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet import address, error, interfaces
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 
 @implementer(interfaces.ITCPTransport, interfaces.IConsumer)
@@ -14,12 +14,15 @@ class FakeTransport:
     """Records what is written and how it is closed.
 
     As on a real socket `connectionLost` comes in a later turn (`finish`), never inside
-    `loseConnection`. Stricter than TCP, like TLS: what is written after `loseConnection` is lost.
-    While `stuck` is set the send buffer never empties, so only `abortConnection` ends the
-    connection, as with a peer that does not read any more.
+    `loseConnection`. What is written after `loseConnection` in the same turn still leaves with TCP
+    and is lost with TLS. While `stuck` is set the send buffer never empties, so only
+    `abortConnection` ends the connection, as with a peer that does not read any more.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, tls: bool = False) -> None:
+        if tls:
+            directlyProvides(self, interfaces.ISSLTransport)
+        self.tls = tls
         self.reactor = reactor
         self.protocol: Any = None
         self.writes: list[bytes] = []
@@ -39,7 +42,7 @@ class FakeTransport:
 
     def write(self, data: bytes) -> None:
         assert isinstance(data, bytes), f"{type(data).__name__} written to the transport"
-        if not self.connected or self.disconnecting:
+        if not self.connected or self.aborted or (self.disconnecting and self.tls):
             self.late_writes.append(data)
         else:
             self.writes.append(data)

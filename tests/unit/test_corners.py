@@ -1,0 +1,501 @@
+"""Corners of the rows of tests/defects that pika's adapter gets right, or where it can't be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pika import exceptions, spec
+from twisted.internet import defer, error
+
+from tests.support.outcome import TwistedLog, call, run, watch
+from tests.support.peer import encoded_content, encoded_method
+from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
+
+
+@pytest.fixture
+def twisted_log() -> Iterator[TwistedLog]:
+    with TwistedLog() as log:
+        yield log
+
+
+@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=lambda adapter: adapter.name)
+def session(request: pytest.FixtureRequest, twisted_log: TwistedLog) -> Iterator[Session]:
+    session = Session(request.param)
+    yield session
+    session.finish()
+    twisted_log.assert_empty()
+
+
+def bodies(messages: Any) -> list[bytes]:
+    return [message.body for message in messages]
+
+
+# Nothing that was accepted is lost when the transport is closed in the same turn
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_was_accepted_leaves_before_the_end(session: Session, tls: bool, inside: bool) -> None:
+    """ClientService calls `loseConnection()` on the transport, past everything of ours."""
+    session.tls = tls
+    protocol = session.open()
+    channel = session.channel()
+    queue = session.consumer(channel)
+    session.peer.forget()
+    published: list[Any] = []
+
+    def work(message: Any) -> None:
+        channel.basic_ack(message.method.delivery_tag)
+        published.append(call(channel.basic_publish, "", "q", b"answer"))
+        protocol.transport.loseConnection()
+
+    if inside:
+        queue.get().addCallback(work)
+        session.peer.deliver(channel, "t", b"question")
+    else:
+        session.peer.deliver(channel, "t", b"question")
+        queue.get().addCallback(work)
+    written = b"".join(session.transport.writes)
+
+    published[0].result()
+    assert encoded_method(1, spec.Basic.Ack(1, False)) in written
+    assert b"answer" in written
+    assert session.transport.late_writes == []
+
+
+def test_acks_and_calls_keep_their_order(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    calls: list[Any] = []
+
+    def work(message: Any) -> None:
+        channel.basic_ack(message.method.delivery_tag)
+        calls.append(watch(channel.queue_purge(f"q{message.method.delivery_tag}")))
+        calls.append(session.publish(channel, message.body))
+
+    for _ in range(2):
+        queue.get().addCallback(work)
+    session.peer.deliver(channel, "t", b"one", b"two")
+    # The second purge waits for the answer of the first.
+    assert session.peer.names() == [
+        "Basic.Ack",
+        "Queue.Purge",
+        "Basic.Publish",
+        "Basic.Ack",
+        "Basic.Publish",
+    ]
+
+
+def test_a_burst_of_acks_leaves_in_one_write(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    for _ in range(50):
+        queue.get().addCallback(lambda message: channel.basic_ack(message.method.delivery_tag))
+    before = len(session.transport.writes)
+    session.peer.deliver(channel, "t", *[b"x"] * 50)
+    assert len(session.transport.writes) - before == 1
+    assert len([name for name in session.peer.names() if name == "Basic.Ack"]) == 50
+
+
+# Users' callbacks that change everything while a read is being taken apart
+
+
+def test_closing_the_connection_in_the_middle_of_a_read(session: Session) -> None:
+    protocol = session.open()
+    channel = session.channel()
+    queue = session.consumer(channel, auto_ack=True)
+    closing: list[Any] = []
+    queue.get().addCallback(lambda message: closing.append(watch(protocol.close())))
+    with session.peer.one_read():
+        session.peer.deliver(channel, "t", b"1", b"2")
+        session.peer.heartbeat()
+        session.peer.deliver(channel, "t", b"3", first=3)
+
+    session.peer.expect(spec.Channel.Close)
+    session.peer.send(channel, spec.Channel.CloseOk())
+    session.peer.expect(spec.Connection.Close)
+    session.peer.send(0, spec.Connection.CloseOk())
+    session.turn(1)
+
+    assert isinstance(closing[0].result(), exceptions.ConnectionClosedByClient)
+    # The broker has forgotten what it delivered with auto_ack: everything that came is there.
+    assert bodies(queue.drain()) == [b"2", b"3"]
+
+
+def test_aborting_the_transport_in_the_middle_of_a_read(session: Session) -> None:
+    protocol = session.open()
+    channel = session.channel()
+    queue = session.consumer(channel)
+    queue.get().addCallback(lambda message: protocol.transport.abortConnection())
+    session.peer.deliver(channel, "t", b"1", b"2")
+    session.turn()
+    assert isinstance(session.closed.result(), error.ConnectionLost)
+    watch(queue.get()).failure(exceptions.ChannelClosed)
+
+
+def test_cancelling_the_consumer_in_the_middle_of_a_read(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    calls: list[Any] = []
+    queue.get().addCallback(lambda message: calls.append(watch(channel.basic_cancel("t"))))
+    with session.peer.one_read():
+        session.peer.deliver(channel, "t", b"1")
+        session.peer.heartbeat()
+        session.peer.deliver(channel, "t", b"2", b"3", first=2)
+    session.peer.expect(spec.Basic.Cancel)
+    session.peer.send(channel, spec.Basic.CancelOk("t"))
+    calls[0].result()
+    assert bodies(queue.drain()) == [b"2", b"3"]
+
+
+def test_octets_that_arrive_inside_a_callback_wait_for_their_turn(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    taken: list[bytes] = []
+
+    def work(message: Any) -> None:
+        taken.append(message.body)
+        if message.body == b"1":
+            session.peer.deliver(channel, "t", b"4", first=4)
+            assert taken == [b"1"]
+
+    for _ in range(4):
+        queue.get().addCallback(work)
+    with session.peer.one_read():
+        session.peer.deliver(channel, "t", b"1", b"2")
+        session.peer.heartbeat()
+        session.peer.deliver(channel, "t", b"3", first=3)
+    assert taken == [b"1", b"2", b"3", b"4"]
+
+
+def test_a_channel_opened_while_another_one_closes(session: Session) -> None:
+    """The number is free again when the close handlers run."""
+    protocol = session.open()
+    channel = session.channel()
+    opening: list[Any] = []
+    channel.on_closed.addCallback(lambda reason: opening.append(call(protocol.channel)))
+    session.peer.close_channel(channel, 404, "NOT_FOUND")
+    opened = session.peer.expect(spec.Channel.Open)
+    session.peer.send(opened.channel_number, spec.Channel.OpenOk())
+    assert opening[0].result().is_open
+
+
+def test_the_number_of_a_closed_channel_can_be_asked_for(session: Session) -> None:
+    for _ in range(3):
+        channel = session.channel(5)
+        queue = session.consumer(channel)
+        session.peer.deliver(channel, "t", b"x")
+        assert bodies(queue.pending) == [b"x"]
+        channel.close()
+        session.peer.expect(spec.Channel.Close)
+        session.peer.deliver(channel, "t", b"late", first=2)
+        session.peer.send(channel, spec.Channel.CloseOk())
+        assert channel.is_closed
+
+
+def test_publishing_again_from_a_failed_publish(session: Session) -> None:
+    channel = session.channel()
+    session.confirms(channel)
+    again: list[Any] = []
+
+    def retry(failure: Any) -> None:
+        again.append(call(channel.basic_publish, "", "q", b"again"))
+
+    for n in range(3):
+        channel.basic_publish("", "q", b"%d" % n).addErrback(retry)
+    session.lose()
+    assert len(again) == 3
+    for outcome in again:
+        outcome.failure(exceptions.ChannelClosed)
+
+
+def test_a_handler_that_raises_hides_nothing_from_the_others(
+    session: Session, twisted_log: TwistedLog
+) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    told: list[Any] = []
+
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError
+
+    channel.add_on_close_callback(broken)
+    channel.add_on_close_callback(lambda *args: told.append("close"))
+    channel.on_closed.addCallback(broken)
+    queue.get().addErrback(broken)
+    waiting = [watch(queue.get()), watch(channel.queue_declare("q"))]
+    session.peer.close_channel(channel, 404, "NOT_FOUND")
+
+    for outcome in waiting:
+        outcome.failure(exceptions.ChannelClosedByBroker)
+    assert told == ["close"]
+    assert session.protocol.is_open
+    del channel, queue, waiting
+    assert len(twisted_log.flush(ZeroDivisionError)) >= 1
+
+
+# Observing deliveries, which ends direct delivery while it lasts
+
+
+@pytest.mark.parametrize("cut", ["method", "header", "half body"])
+def test_an_observer_that_comes_in_the_middle_of_a_message(session: Session, cut: str) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    getting = [watch(queue.get()) for _ in range(4)]
+
+    def message(tag: int) -> bytes:
+        return encoded_content(1, spec.Basic.Deliver("t", tag, False, "", "q"), b"body %d" % tag)
+
+    method = len(encoded_method(1, spec.Basic.Deliver("t", 1, False, "", "q")))
+    position = {"method": method, "header": method + 22, "half body": len(message(1)) - 3}[cut]
+    session.peer.send_bytes(message(1)[:position])
+    observed: defer.Deferred[Any] = defer.Deferred()
+    observing = watch(observed)
+    channel.callback_deferred(observed, [spec.Basic.Deliver])
+    session.peer.send_bytes(message(1)[position:])
+    session.peer.send_bytes(message(2) + message(3)[:position])
+    session.peer.send_bytes(message(3)[position:] + message(4))
+
+    assert [outcome.result().body for outcome in getting] == [b"body %d" % n for n in (1, 2, 3, 4)]
+    assert observing.result().method.delivery_tag in (1, 2)
+
+
+def test_a_permanent_observer_sees_each_delivery(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    seen: list[int] = []
+    channel.add_callback(
+        lambda method_frame: seen.append(method_frame.method.delivery_tag),
+        [spec.Basic.Deliver],
+        one_shot=False,
+    )
+    session.peer.deliver(channel, "t", b"1", b"2", b"3")
+    late = session.consumer(channel, "u")
+    session.peer.deliver(channel, "u", b"4", first=4)
+    assert seen == [1, 2, 3, 4]
+    assert bodies(queue.pending) == [b"1", b"2", b"3"]
+    assert bodies(late.pending) == [b"4"]
+
+
+# Cancelling
+
+
+def test_a_cancelled_publish_keeps_its_number(session: Session) -> None:
+    channel = session.channel()
+    session.confirms(channel)
+    deferreds = [channel.basic_publish("", "q", b"%d" % n) for n in range(4)]
+    outcomes = [watch(deferred) for deferred in deferreds]
+    deferreds[1].cancel()
+    session.peer.ack(channel, 2)
+    session.peer.ack(channel, 3, multiple=True)
+    assert [outcome.fired for outcome in outcomes] == [1, 1, 1, 0]
+    outcomes[1].failure(defer.CancelledError)
+    outcomes[2].result()
+    session.peer.ack(channel, 4)
+    outcomes[3].result()
+
+
+@pytest.mark.parametrize("auto_ack", [False, True])
+def test_a_cancelled_basic_get_when_the_channel_ends(session: Session, auto_ack: bool) -> None:
+    channel = session.channel()
+    cancelled = channel.basic_get("q", auto_ack=auto_ack)
+    outcome = watch(cancelled)
+    cancelled.cancel()
+    following = call(channel.basic_get, "q", auto_ack=auto_ack)
+    session.lose()
+    outcome.failure(defer.CancelledError)
+    following.failure(exceptions.ChannelClosed)
+
+
+def test_a_cancelled_get_takes_no_message(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    deferreds = [queue.get() for _ in range(3)]
+    outcomes = [watch(deferred) for deferred in deferreds]
+    deferreds[0].cancel()
+    outcomes[0].failure(defer.CancelledError)
+    session.peer.deliver(channel, "t", b"1", b"2", b"3")
+    assert [outcome.result().body for outcome in outcomes[1:]] == [b"1", b"2"]
+    assert bodies(queue.pending) == [b"3"]
+
+
+def test_a_basic_consume_cancelled_while_it_is_queued(session: Session) -> None:
+    channel = session.channel()
+    watch(channel.queue_declare("q"))
+    consuming = channel.basic_consume("q", consumer_tag="t")
+    watch(consuming)
+    consuming.cancel()
+    session.peer.send(channel, spec.Queue.DeclareOk("q", 0, 0))
+    if "Basic.Consume" in session.peer.names():
+        session.peer.expect(spec.Basic.Consume)
+        session.peer.send(channel, spec.Basic.ConsumeOk("t"))
+        session.peer.expect(spec.Basic.Cancel)
+        session.peer.send(channel, spec.Basic.CancelOk("t"))
+    assert channel.consumer_tags == []
+
+
+def test_a_basic_consume_cancelled_and_then_refused(session: Session) -> None:
+    channel = session.channel()
+    consuming = channel.basic_consume("q", consumer_tag="t")
+    outcome = watch(consuming)
+    consuming.cancel()
+    session.peer.close_channel(channel, 404, "NOT_FOUND - no queue 'q'")
+    outcome.failure(defer.CancelledError)
+    assert watch(channel.on_closed).result().reply_code == 404
+
+
+def test_cancelling_closed_takes_the_deferred_away_from_nobody(session: Session) -> None:
+    protocol = session.open()
+    deferred = protocol.closed
+    deferred.cancel()
+    other = watch(protocol.when_closed())
+    session.lose()
+    other.result()
+
+
+# Cancels that cross
+
+
+def test_the_brokers_cancel_crosses_ours(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    waiting = watch(queue.get())
+    cancelling = watch(channel.basic_cancel("t"))
+    session.peer.send(channel, spec.Basic.Cancel("t", True))
+    session.peer.expect(spec.Basic.Cancel)
+    session.peer.send(channel, spec.Basic.CancelOk("t"))
+    cancelling.result()
+    waiting.failure(exceptions.ConsumerCancelled)
+    assert channel.consumer_tags == []
+
+
+def test_deleting_a_queue_whose_consumer_the_broker_cancels_first(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    deleting = watch(channel.queue_delete("q"))
+    session.peer.send(channel, spec.Basic.Cancel("t", True))
+    session.peer.send(channel, spec.Queue.DeleteOk(0))
+    deleting.result()
+    watch(queue.get()).failure(exceptions.ConsumerCancelled)
+    assert session.consumer(channel, "t", "q").pending == []
+
+
+def test_a_queue_its_user_closed_and_then_cancels(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    queue.close(LookupError("enough"))
+    cancelling = watch(channel.basic_cancel("t"))
+    session.peer.deliver(channel, "t", b"1")
+    while "Basic.Cancel" in session.peer.names():
+        session.peer.expect(spec.Basic.Cancel)
+        session.peer.send(channel, spec.Basic.CancelOk("t"))
+    cancelling.result()
+    assert bodies(queue.drain()) == [b"1"]
+    watch(queue.get()).failure(LookupError)
+
+
+# Returns
+
+
+def test_large_bodies_that_differ_in_the_middle_are_told_apart(session: Session) -> None:
+    channel = session.channel()
+    session.confirms(channel)
+    large = [bytes(3000) + b"%d" % n + bytes(3000) for n in range(3)]
+    outcomes = [session.publish(channel, body, mandatory=True) for body in large]
+    session.peer.give_back(channel, session.peer.published_body(large[1]))
+    session.peer.ack(channel, 3, multiple=True)
+    assert [outcome.error is not None for outcome in outcomes] == [False, True, False]
+
+
+def test_a_return_callback_that_publishes_again(session: Session) -> None:
+    channel = session.channel()
+    session.confirms(channel)
+    again: list[Any] = []
+    channel.add_on_return_callback(
+        lambda message: again.append(session.publish(channel, b"again", mandatory=True))
+    )
+    first = session.publish(channel, b"first", mandatory=True)
+    with session.peer.one_read():
+        session.peer.give_back(channel, session.peer.published_body(b"first"))
+        session.peer.ack(channel, 1)
+    first.failure(exceptions.UnroutableError)
+    session.peer.ack(channel, 2)
+    again[0].result()
+
+
+def test_text_bodies_are_utf8_and_still_matched(session: Session) -> None:
+    channel = session.channel()
+    session.confirms(channel)
+    outcome = session.publish(channel, "größe", mandatory=True)  # type: ignore[arg-type]
+    session.peer.give_back(channel, session.peer.published_body("größe".encode()))
+    session.peer.ack(channel, 1)
+    outcome.failure(exceptions.UnroutableError)
+
+
+def test_a_mutable_body_is_taken_as_it_was(session: Session) -> None:
+    channel = session.channel()
+    session.confirms(channel)
+    body = bytearray(b"before")
+    outcome = session.publish(channel, body, mandatory=True)  # type: ignore[arg-type]
+    body[:] = b"after!"
+    session.peer.give_back(channel, session.peer.published_body(b"before"))
+    session.peer.ack(channel, 1)
+    outcome.failure(exceptions.UnroutableError)
+
+
+# Time
+
+
+def test_a_broker_that_does_not_answer_close(session: Session) -> None:
+    protocol = session.open()
+    channel = session.channel()
+    waiting = watch(channel.queue_declare("q"))
+    closing = call(protocol.close)
+    session.transport.stuck = True
+    session.turn(9)
+    assert closing.pending
+    session.turn(2)
+    closing.result()
+    waiting.failure(exceptions.ChannelClosed)
+    assert not session.transport.connected
+
+
+def test_a_peer_that_says_nothing(session: Session) -> None:
+    ready = watch(session.connect().ready)
+    session.turn(14)
+    assert ready.pending
+    session.turn(2)
+    ready.failure(exceptions.AMQPConnectionError)
+    assert session.transport.aborted
+
+
+@pytest.mark.parametrize("ending", ["reset", "broker", "client"])
+def test_endings_within_a_read_with_messages(session: Session, ending: str) -> None:
+    """What came before the end is delivered, what comes after Connection.Close is not."""
+    protocol = session.open()
+    channel = session.channel()
+    queue = session.consumer(channel, auto_ack=True)
+    taken: list[bytes] = []
+
+    async def consume() -> None:
+        async for message in queue:
+            taken.append(message.body)
+
+    running = run(consume())
+    if ending == "client":
+        watch(protocol.close())
+    with session.peer.one_read():
+        session.peer.deliver(channel, "t", b"1", b"2")
+        if ending == "broker":
+            session.peer.send(0, spec.Connection.Close(320, "bye", 0, 0))
+            session.peer.deliver(channel, "t", b"never", first=3)
+        elif ending == "client":
+            session.peer.send(channel, spec.Channel.CloseOk())
+            session.peer.send(0, spec.Connection.CloseOk())
+    session.turn(1)
+    if ending == "reset":
+        session.lose()
+    assert taken == [b"1", b"2"]
+    running.failure(exceptions.ChannelClosed)
