@@ -1,0 +1,296 @@
+"""Every Deferred of the package x every way it can end: it fires exactly once, with the real reason.
+
+The rows are generated: one `Call` for each Deferred-returning method, one function for each ending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pika import exceptions, spec
+from twisted.internet import defer, error
+
+from tests.support.outcome import Outcome, TwistedLog, watch
+from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
+
+
+@dataclass(frozen=True)
+class Call:
+    """A method that returns a Deferred, and how the broker answers it."""
+
+    name: str
+    start: Callable[[Session, Any], defer.Deferred[Any]]
+    answer: Callable[[Session, Any], None] | None = None
+    prepare: Callable[[Session, Any], None] | None = None
+    #: Whether it belongs to a channel: it then ends with the channel, with a ChannelClosed.
+    on_channel: bool = True
+
+
+def rpc(name: str, reply: Any, *args: Any, **kwargs: Any) -> Call:
+    return Call(
+        name,
+        lambda _session, channel: getattr(channel, name)(*args, **kwargs),
+        lambda session, channel: session.peer.send(channel, reply),
+    )
+
+
+def consumer_call(name: str, ask: Callable[[Any], Any]) -> Call:
+    def prepare(session: Session, channel: Any) -> None:
+        session.queue = session.consumer(channel)  # type: ignore[attr-defined]
+
+    return Call(
+        name,
+        lambda session, _channel: ask(session.queue),  # type: ignore[attr-defined]
+        lambda session, channel: session.peer.send_content(
+            channel, spec.Basic.Deliver("t", 1, False, "", "q"), b"body"
+        ),
+        prepare,
+    )
+
+
+def one(queue: Any) -> defer.Deferred[Any]:
+    async def wait() -> Any:
+        return await queue.__anext__()
+
+    return defer.ensureDeferred(wait())
+
+
+CALLS = [
+    rpc("queue_declare", spec.Queue.DeclareOk("q", 0, 0), "q"),
+    rpc("queue_bind", spec.Queue.BindOk(), "q", "x"),
+    rpc("queue_unbind", spec.Queue.UnbindOk(), "q", "x"),
+    rpc("queue_purge", spec.Queue.PurgeOk(0), "q"),
+    rpc("queue_delete", spec.Queue.DeleteOk(0), "q"),
+    rpc("exchange_declare", spec.Exchange.DeclareOk(), "x"),
+    rpc("exchange_delete", spec.Exchange.DeleteOk(), "x"),
+    rpc("exchange_bind", spec.Exchange.BindOk(), "x", "y"),
+    rpc("exchange_unbind", spec.Exchange.UnbindOk(), "x", "y"),
+    rpc("basic_qos", spec.Basic.QosOk(), prefetch_count=1),
+    rpc("basic_recover", spec.Basic.RecoverOk(), requeue=True),
+    rpc("flow", spec.Channel.FlowOk(True), True),
+    rpc("tx_select", spec.Tx.SelectOk()),
+    rpc("tx_commit", spec.Tx.CommitOk()),
+    rpc("tx_rollback", spec.Tx.RollbackOk()),
+    rpc("confirm_delivery", spec.Confirm.SelectOk()),
+    rpc("basic_consume", spec.Basic.ConsumeOk("t"), "q", consumer_tag="t"),
+    rpc("basic_cancel", spec.Basic.CancelOk("t"), "t"),
+    rpc("basic_get", spec.Basic.GetEmpty(), "q"),
+    Call(
+        "basic_get with a message",
+        lambda _session, channel: channel.basic_get("q"),
+        lambda session, channel: session.peer.send_content(
+            channel, spec.Basic.GetOk(1, False, "", "q", 0), b"body"
+        ),
+    ),
+    Call(
+        "basic_publish with confirms",
+        lambda _session, channel: channel.basic_publish("", "q", b"body"),
+        lambda session, channel: session.peer.send(channel, spec.Basic.Ack(1, False)),
+        lambda session, channel: session.confirms(channel),
+    ),
+    consumer_call("queue.get", lambda queue: queue.get()),
+    consumer_call("queue.get_many", lambda queue: queue.get_many(10)),
+    consumer_call("async for", one),
+    Call(
+        "callback_deferred",
+        lambda _session, channel: observed(channel),
+        lambda session, channel: session.peer.send(channel, spec.Channel.Flow(True)),
+    ),
+    Call(
+        "channel()",
+        lambda session, _channel: session.protocol.channel(7),
+        lambda session, _channel: session.peer.send(7, spec.Channel.OpenOk()),
+        on_channel=False,
+    ),
+    Call(
+        "update_secret",
+        lambda session, _channel: session.protocol.update_secret("token", "expiry"),
+        lambda session, _channel: session.peer.send(0, spec.Connection.UpdateSecretOk()),
+        on_channel=False,
+    ),
+    Call(
+        "drained",
+        lambda session, _channel: session.protocol.drained(),
+        lambda session, _channel: session.transport.drain(),
+        lambda session, _channel: session.transport.fill(),
+        on_channel=False,
+    ),
+]
+
+
+def observed(channel: Any) -> defer.Deferred[Any]:
+    deferred: defer.Deferred[Any] = defer.Deferred()
+    channel.callback_deferred(deferred, [spec.Channel.Flow])
+    return deferred
+
+
+@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=["direct", "through_pika"])
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    with TwistedLog() as log:
+        session = Session(request.param)
+        yield session
+        session.finish()
+        log.assert_empty()
+
+
+calls = pytest.mark.parametrize("call", CALLS, ids=[call.name for call in CALLS])
+
+
+def begin(session: Session, call: Call) -> tuple[Any, Outcome]:
+    """The call is under way: its request is written, nothing is answered."""
+    channel = session.channel()
+    if call.prepare is not None:
+        call.prepare(session, channel)
+    outcome = watch(call.start(session, channel), call.name)
+    session.turn()
+    assert outcome.pending
+    return channel, outcome
+
+
+def late_answer(session: Session, call: Call, channel: Any) -> None:
+    if call.answer is not None and session.transport.connected:
+        call.answer(session, channel)
+        session.turn()
+
+
+@calls
+def test_the_answer_fires_it(session: Session, call: Call) -> None:
+    channel, outcome = begin(session, call)
+    late_answer(session, call, channel)
+    outcome.result()
+    session.lose()
+    assert outcome.fired == 1
+
+
+@calls
+def test_cancelled_before_the_answer(session: Session, call: Call) -> None:
+    channel, outcome = begin(session, call)
+    outcome.deferred.cancel()
+    outcome.failure(defer.CancelledError)
+    late_answer(session, call, channel)
+    assert session.protocol.is_open, "the late answer cost the connection"
+    assert channel.is_open
+    # The next call is not confused by the answer that came late.
+    declaring = watch(channel.queue_declare("next"))
+    session.turn()
+    if "Basic.Cancel" in session.peer.names():  # a consumer that nobody waits for is cancelled
+        session.peer.send(channel, spec.Basic.CancelOk("t"))
+    session.peer.send(channel, spec.Queue.DeclareOk("next", 0, 0))
+    declaring.result()
+    session.lose()
+    assert outcome.fired == 1
+
+
+@calls
+def test_cancelled_after_the_answer(session: Session, call: Call) -> None:
+    channel, outcome = begin(session, call)
+    late_answer(session, call, channel)
+    outcome.deferred.cancel()
+    outcome.result()
+    session.lose()
+    assert outcome.fired == 1
+
+
+@calls
+def test_the_client_closes_the_channel(session: Session, call: Call) -> None:
+    channel, outcome = begin(session, call)
+    channel.close()
+    session.turn()
+    answered_first = "Channel.Close" not in session.peer.names()
+    if answered_first:  # synchronous methods of a channel go one at a time
+        late_answer(session, call, channel)
+    session.peer.expect(spec.Channel.Close)
+    session.peer.send(channel, spec.Channel.CloseOk())
+    assert channel.is_closed
+    if answered_first:
+        outcome.result()
+    elif call.on_channel:
+        outcome.failure(exceptions.ChannelClosedByClient)
+    session.lose()
+    assert outcome.fired == 1
+
+
+@calls
+def test_the_broker_closes_the_channel(session: Session, call: Call) -> None:
+    channel, outcome = begin(session, call)
+    session.peer.send(channel, spec.Channel.Close(406, "PRECONDITION_FAILED", 0, 0))
+    if call.on_channel:
+        reason = outcome.failure(exceptions.ChannelClosedByBroker)
+        assert reason.args == (406, "PRECONDITION_FAILED")
+    session.peer.expect(spec.Channel.CloseOk)
+    session.lose()
+    assert outcome.fired == 1
+
+
+@calls
+def test_the_connection_is_lost(session: Session, call: Call) -> None:
+    _channel, outcome = begin(session, call)
+    session.lose(error.ConnectionLost("reset"))
+    reason = outcome.failure(exceptions.AMQPConnectionError, error.ConnectionLost)
+    assert isinstance(reason, exceptions.ChannelClosed) or not call.on_channel
+    assert reason.args[0] == 0
+    assert outcome.fired == 1
+
+
+@calls
+def test_the_broker_closes_the_connection(session: Session, call: Call) -> None:
+    _channel, outcome = begin(session, call)
+    session.peer.send(0, spec.Connection.Close(320, "CONNECTION_FORCED", 0, 0))
+    session.turn()
+    reason = outcome.failure(exceptions.ConnectionClosedByBroker, error.ConnectionDone)
+    assert reason.args == (320, "CONNECTION_FORCED")
+    session.peer.expect(spec.Connection.CloseOk)
+    assert outcome.fired == 1
+
+
+@calls
+def test_the_client_closes_the_connection(session: Session, call: Call) -> None:
+    channel, outcome = begin(session, call)
+    closed = watch(session.protocol.close())
+    session.turn()
+    for name in list(session.protocol._impl._channels):
+        session.peer.send(name, spec.Channel.CloseOk())
+    if session.transport.connected:
+        session.peer.send(0, spec.Connection.CloseOk())
+    session.turn(11)  # what still waits for a request in front of it is cut by the close timeout
+    closed.result()
+    outcome.failure(exceptions.AMQPError)
+    assert channel.is_closed
+    assert outcome.fired == 1
+
+
+@calls
+def test_the_peer_breaks_the_protocol(session: Session, call: Call) -> None:
+    _channel, outcome = begin(session, call)
+    session.peer.send_bytes(b"\x09\x00\x00\x00\x00\x00\x00\xce")
+    session.turn()
+    reason = outcome.failure(exceptions.AMQPConnectionError, error.ConnectionLost)
+    assert reason.args[0] == spec.FRAME_ERROR
+    assert session.peer.expect(spec.Connection.Close).method.reply_code == spec.FRAME_ERROR
+    assert outcome.fired == 1
+
+
+@pytest.mark.parametrize("stage", ["nothing", "Start", "Tune"])
+@pytest.mark.parametrize("name", ["ready", "when_ready", "when_closed", "close"])
+def test_the_handshake_is_never_done(session: Session, name: str, stage: str) -> None:
+    protocol = session.connect()
+    ready = watch(protocol.ready, "ready")
+    outcomes = [ready]
+    if name in ("when_ready", "when_closed"):
+        outcomes.append(watch(getattr(protocol, name)(), name))
+    if stage != "nothing":
+        session.peer.start("RabbitMQ")
+    if stage == "Tune":
+        session.peer.tune()
+    if name == "close":
+        outcomes.append(watch(protocol.close(), "close"))
+    session.turn(16)
+    assert not session.transport.connected
+    for outcome in outcomes:
+        assert outcome.fired == 1, outcome.label
+    ready.failure(exceptions.AMQPConnectionError)
+    watch(protocol.when_ready()).failure(exceptions.AMQPConnectionError)
+    assert isinstance(watch(protocol.when_closed()).result(), exceptions.AMQPConnectionError)
