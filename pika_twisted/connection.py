@@ -93,6 +93,7 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
         self._transport: Any = None
         self._guard_timer: _TimerHandle | None = None
         self._draining = False
+        self._holding_acks: list[Any] = []
         self._deaf = False  # True: whatever still arrives is ignored
         self._may_hold = False
         self.close_reason: Exception | None = None
@@ -187,6 +188,8 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
             if decoder is self._decoder:
                 self.frames_received += decoder.frames_direct - self._frames_direct
                 self._frames_direct = decoder.frames_direct
+                if self._holding_acks:
+                    self.release_acks()
                 self.flush()
                 self.gate.settle()
 
@@ -240,7 +243,26 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
             self.bytes_sent += len(data)
             self._adapter_emit_data(data)
 
+    def hold_acks(self, ledger: Any) -> None:
+        """A channel's ledger holds acks back: until this turn ends, or a method is written."""
+        self._holding_acks.append(ledger)
+        if not self._draining and len(self._holding_acks) == 1:
+            self._adapter_call_later(0, self._release_and_flush)
+
+    def release_acks(self) -> None:
+        """Encode the acks that ledgers hold back; the next flush writes them."""
+        holding, self._holding_acks = self._holding_acks, []
+        for ledger in holding:
+            ledger.emit()
+
+    def _release_and_flush(self) -> None:
+        if self._holding_acks:
+            self.release_acks()
+            self.flush()
+
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        if self._holding_acks:
+            self.release_acks()
         self.flush()  # acks and publishes that were encoded before keep their place
         data = b"".join(marshaled_frames)
         self.frames_sent += len(marshaled_frames)
@@ -419,6 +441,8 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
         self._error = self.close_reason = self._final_reason(error)
         for channel in list(self._channels.values()):
             channel.lose(self._error)
+        # pika guesses from the state why a handshake failed; _final_reason() knows better.
+        self._set_connection_state(self.CONNECTION_CLOSED)
         super()._on_stream_terminated(None)
 
     def _final_reason(self, transport_error: Exception | None) -> Reason:

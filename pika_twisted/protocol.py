@@ -65,6 +65,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         self.closed: defer.Deferred[Any] | None = None
         self._calls: Any = OrderedSet()
         self._buffer_size = buffer_size
+        self._told_otherwise = False  # somebody learns of a failure without looking at `ready`
         self._ready_waiters = OrderedSet()
         self._ready_result: tuple[Any] | None = None
         self._closed_waiters = OrderedSet()
@@ -112,6 +113,7 @@ class TwistedProtocolConnection(protocol.Protocol):
 
         It fails with the reason when the connection has ended. Cancelling it cancels nothing else.
         """
+        self._told_otherwise = True
         return self._wait(self._ready_waiters, self._ready_result)
 
     def when_closed(self) -> defer.Deferred[BaseException]:
@@ -246,6 +248,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         :returns: `closed`, or where there is none a Deferred like `when_closed()`'s: it fires with
             the reason when the connection has ended
         """
+        self._told_otherwise = True
         # Taken first: a transport may end within close().
         result = self.closed if self.closed is not None else self.when_closed()
         if not self._impl.is_closed:
@@ -281,7 +284,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         self._settle_closed(reason)
         ready, self.ready = self.ready, None
         if ready is not None and not ready.called:
-            ready.errback(reason)
+            self._fail_ready(ready, reason)
         if drain is not None:
             drain.lost(self._close_reason[0] if self._close_reason else reason)
 
@@ -321,8 +324,14 @@ class TwistedProtocolConnection(protocol.Protocol):
             error = pika_exceptions.AMQPConnectionError(1)
         ready, self.ready = self.ready, None
         if ready is not None and not ready.called:
-            ready.errback(error)
+            self._fail_ready(ready, error)
         self._settle_closed(error)
+
+    def _fail_ready(self, ready: defer.Deferred[Any], why: Any) -> None:
+        ready.errback(why)
+        if self._told_otherwise:
+            # Whoever asked has the reason: one more in the log as "unhandled" would be noise.
+            ready.addErrback(lambda _failure: None)
 
     def _on_connection_closed(self, _connection: Any, why: Any) -> None:
         calls, self._calls = self._calls, OrderedSet()
