@@ -7,7 +7,7 @@ what it needs and what it prints; readers don't see it:
 
 - `queue=NAME` or `queue=NAME:3`: there is such a durable queue, with three messages; may be repeated
 - `expect=TEXT`: a line of the output contains it; repeated ones come in that order
-- `signal=SIGINT`: sent when all that is expected has been printed; without it the program ends itself
+- `signal=SIGINT`: sent when what is expected before it has been printed
 - `tls`: needs our own node, whose TLS port and authority are put in
 - `with=trial` or `with=pytest`: a file of tests; `with=twistd`: a .tac file
 - `code=1`: it exits with that status
@@ -69,8 +69,8 @@ class Program:
     name: str
     code: str
     queues: list[str] = field(default_factory=list)
-    expect: list[str] = field(default_factory=list)
-    signal: str | None = None
+    #: ("expect", text) and ("signal", name), in order.
+    steps: list[tuple[str, str]] = field(default_factory=list)
     tls: bool = False
     runner: str | None = None
     exit_code: int = 0
@@ -90,10 +90,8 @@ def _program(document: Path, match: re.Match[str]) -> Program:
         key, _, value = need.partition("=")
         if key == "queue":
             program.queues.append(value)
-        elif key == "expect":
-            program.expect.append(value)
-        elif key == "signal":
-            program.signal = value
+        elif key in ("expect", "signal"):
+            program.steps.append((key, value))
         elif key == "tls":
             program.tls = True
         elif key == "with":
@@ -152,7 +150,7 @@ def run(program: Program, broker: Broker, folder: Path) -> str:
     file.write_text(text)
     command = {
         None: [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", file.name],
-        "trial": [sys.executable, "-m", "twisted.trial", file.name],
+        "trial": [sys.executable, "-m", "twisted.trial", file.stem],
         "pytest": [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name],
         "twistd": [sys.executable, "-m", "twisted", "--pidfile=", "-noy", file.name],
     }[program.runner]
@@ -177,22 +175,24 @@ def run(program: Program, broker: Broker, folder: Path) -> str:
         if process.poll() is None:
             process.kill()
         process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def _follow(program: Program, process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    output, awaited = [], list(program.expect)
+    output, steps, sent = [], list(program.steps), []
     for line in process.stdout:
         output.append(line)
-        while awaited and awaited[0] in line:
-            awaited.pop(0)
-            if not awaited and program.signal:
-                process.send_signal(signal.Signals[program.signal])
+        if steps and steps[0][0] == "expect" and steps[0][1] in line:
+            steps.pop(0)
+        while steps and steps[0][0] == "signal":
+            sent.append(signal.Signals[steps.pop(0)[1]])
+            process.send_signal(sent[-1])
     status = process.wait()
     text = "".join(output)
-    assert not awaited, f"{program.name} did not print {awaited[0]!r}:\n{text}"
+    assert not steps, f"{program.name} did not print {steps[0][1]!r}:\n{text}"
     if program.exit_code == 0:
         assert not _TROUBLE.search(text), f"{program.name}:\n{text}"
-    ended = (0, -signal.Signals[program.signal]) if program.signal else (program.exit_code,)
-    assert status in ended, f"{program.name} ended with {status}:\n{text}"
+    assert status in (program.exit_code, *(-each for each in sent)), f"{program.name}: {status}\n{text}"
     return text
