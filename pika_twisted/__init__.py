@@ -11,6 +11,7 @@ from .connect_errors import (
     TLSFailed,
 )
 from .connecting import connect
+from .ledger import AlreadySettled
 from .protocol import TwistedProtocolConnection
 from .queue import ClosableDeferredQueue, ReceivedMessage
 from .water import WaterMarks
@@ -18,6 +19,7 @@ from .water import WaterMarks
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadySettled",
     "ClosableDeferredQueue",
     "ConnectFailed",
     "ConnectionRefused",

@@ -23,7 +23,8 @@ from .channel_state import Channel
 from .confirms import PublisherConfirms
 from .consumer import Consumer
 from .plain_encoder import PlainEncoder
-from .queue import ClosableDeferredQueue, ReceivedMessage
+from .queue import AutoAcknowledged, ClosableDeferredQueue, ReceivedMessage
+from .settling import Settling
 from .topology import Topology
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -42,7 +43,7 @@ def _nothing() -> None:
     """A channel that isn't ours has no reading to resume."""
 
 
-class TwistedChannel(Topology):
+class TwistedChannel(Topology, Settling):
     """An AMQP channel whose methods return Deferreds.
 
     A method that pika gives a callback returns a Deferred here, which fires with what the callback
@@ -56,6 +57,7 @@ class TwistedChannel(Topology):
     """
 
     def __init__(self, channel: Any) -> None:
+        super().__init__()
         self._channel = channel
         self._closed: BaseException | None = None
         self._calls: Any = OrderedSet()
@@ -410,6 +412,7 @@ class TwistedChannel(Topology):
             )
         except Exception:
             return defer.fail()
+        self._has_received = True
         return self._answer_to(inner, defer.Deferred(abandon))
 
     def _add_consumer(self, consumer: Consumer) -> None:
@@ -420,6 +423,11 @@ class TwistedChannel(Topology):
         self._queue_name_to_consumer_tags.add(consumer.queue_name, tag)
         if isinstance(self._channel, Channel):
             self._channel.subscribe(tag, consumer.queue.pending, self, consumer)
+        if consumer.auto_ack:
+            self._auto_ack_tags.add(tag)
+        else:
+            self._auto_ack_tags.discard(tag)
+        self._note_deliveries(consumer)
 
     def _remove_consumer(self, consumer_tag: str, reason: BaseException, **how: bool) -> None:
         """Nothing more comes for this consumer: close its queue."""
@@ -505,15 +513,21 @@ class TwistedChannel(Topology):
             return defer.succeed(self._kept[name].popleft())
         get = _Get(name, auto_ack)
 
+        kind = AutoAcknowledged if auto_ack else ReceivedMessage
+
         def got(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             self._gets.remove(get)
-            self._on_got(get, ReceivedMessage(self, method, properties, body))
+            if self._ledger is not None:
+                note = self._ledger.skip if auto_ack else self._ledger.note
+                note(method.delivery_tag)
+            self._on_got(get, kind(self, method, properties, body))
 
         try:
             self._channel.basic_get(queue=queue, auto_ack=auto_ack, callback=got)
         except Exception:
             return defer.fail()
         self._gets.append(get)
+        self._has_received = True
         get.deferred = self._basic_get_deferred = defer.Deferred(lambda _: self._leave_get(get))
         return get.deferred
 

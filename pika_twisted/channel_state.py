@@ -238,6 +238,7 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
         """See pika.channel.Channel.close. Channel.Close ends the consumers, so none is cancelled."""
         if self.is_closed or self.is_closing:
             self.flush()  # raises, with the reason
+        self.connection.write_acks()  # the encoder takes none once the channel is closing
         LOGGER.info("Closing channel %d (%s): %r", self.channel_number, reply_code, reply_text)
         closing = spec.Channel.Close(reply_code, reply_text, 0, 0)
         self._closing_reason = pika_exceptions.ChannelClosedByClient(reply_code, reply_text)
@@ -257,6 +258,11 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
         self._direct[consumer_tag] = (backlog, channel, token)
         if not self._observed:
             self.connection.subscribe(self.channel_number, consumer_tag, backlog, channel, token)
+
+    def deliver_indirectly(self, consumer_tag: str) -> None:
+        """Send what comes for this consumer through its callback, message by message."""
+        if self._direct.pop(consumer_tag, None) is not None:
+            self.connection.unsubscribe(self.channel_number, consumer_tag)
 
     def forget_consumer(self, consumer_tag: str) -> None:
         """The broker sends nothing more for this consumer."""

@@ -247,7 +247,7 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
         """A channel's ledger holds acks back: until this turn ends, or a method is written."""
         self._holding_acks.append(ledger)
         if not self._draining and len(self._holding_acks) == 1:
-            self._adapter_call_later(0, self._release_and_flush)
+            self._adapter_call_later(0, self.write_acks)
 
     def release_acks(self) -> None:
         """Encode the acks that ledgers hold back; the next flush writes them."""
@@ -255,7 +255,8 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
         for ledger in holding:
             ledger.emit()
 
-    def _release_and_flush(self) -> None:
+    def write_acks(self) -> None:
+        """Write the acks that ledgers hold back."""
         if self._holding_acks:
             self.release_acks()
             self.flush()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from .ledger import Ledger
 from .queue import ClosableDeferredQueue, ReceivedMessage
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -38,6 +39,8 @@ class Consumer:
         self.abandoned = False
         #: The user closed the queue while messages were still coming.
         self.stopping = False
+        #: Is told what comes, where the channel keeps one.
+        self.ledger: Ledger | None = None
         self._requeue = requeue
         self._stop = stop
         self._dropped = 0
@@ -45,6 +48,8 @@ class Consumer:
 
     def on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Take a message that came through pika's state machine."""
+        if self.ledger is not None and self.auto_ack:
+            self.ledger.skip(method.delivery_tag)
         if self.abandoned:
             self._turn_back(method.delivery_tag)
         else:
@@ -53,6 +58,8 @@ class Consumer:
 
     def wake(self) -> None:
         """Hand out what the decoder, or `on_message()`, put into the queue."""
+        if self.ledger is not None and self.queue.pending:
+            self.ledger.note(self.queue.pending[-1].method.delivery_tag)
         if self.queue.closed is None:
             self.queue.wake()
             if len(self.queue.pending) > LARGE_BACKLOG and not self._warned:

@@ -12,6 +12,7 @@ from twisted.internet import defer
 from ._codec import Backlog
 from ._deferreds import Turns, is_waiting, ready, ready_next, settle, waiting
 from ._reasons import fresh_exception
+from .ledger import AlreadySettled
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -25,9 +26,53 @@ class ReceivedMessage(namedtuple("ReceivedMessage", ["channel", "method", "prope
 
     `channel` is the TwistedChannel it came on, `method` a Basic.Deliver, Basic.GetOk or
     Basic.Return, `properties` the BasicProperties, `body` bytes.
+
+    `ack()`, `nack()` and `reject()` settle it, once: they raise AlreadySettled for a message that
+    was settled before or delivered with auto_ack, and ChannelWrongStateError, whose cause says why,
+    when its channel is closed (the broker delivers it again then). From their first use on a
+    channel its `basic_ack()` and the like are looked at as well.
     """
 
     __slots__ = ()
+
+    def ack(self) -> None:
+        """Acknowledge this message."""
+        self[0]._settle("ack", self)
+
+    def nack(self, requeue: bool = True) -> None:
+        """Refuse this message: back into its queue, or dropped or dead-lettered."""
+        self[0]._settle("nack", self, False, requeue)
+
+    def reject(self, requeue: bool = True) -> None:
+        """Refuse this message, as AMQP 0-9-1 has it; RabbitMQ makes no difference to `nack()`."""
+        self[0]._settle("reject", self, requeue)
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the broker has delivered it before, to anybody."""
+        return bool(getattr(self[1], "redelivered", False))
+
+
+class AutoAcknowledged(ReceivedMessage):
+    """A message fetched with auto_ack."""
+
+    __slots__ = ()
+
+    def ack(self) -> None:
+        """Refused: the broker would close the channel."""
+        raise AlreadySettled("The message was fetched with auto_ack: it counts as acknowledged")
+
+    def nack(self, requeue: bool = True) -> None:
+        """Refused: the broker would close the channel."""
+        self.ack()
+
+    reject = nack
+
+    def __reduce__(self) -> Any:
+        return ReceivedMessage, tuple(self)
+
+
+AutoAcknowledged.__name__ = ReceivedMessage.__name__  # it prints as any other
 
 
 class Waiting:

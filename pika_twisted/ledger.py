@@ -1,0 +1,217 @@
+"""Which delivery tags of one channel are settled, and acks that leave as one.
+
+A broker answers a tag that was settled before, or that never needed an ack, with Channel.Close 406.
+A `Ledger` stands between a channel's ack methods and its encoder and refuses such a tag at the call.
+With a batch size above 1 it also holds acks back until the turn of the reactor ends, and then lets
+those without a gap below them leave as a single one:
+
+    open tags:       4   5   6   7   8   9        acked: 4 5 6 8
+    leaves:          ack(6, multiple=True), ack(8)
+    still open:                  7       9
+
+Tags are the channel's: 1, 2, 3 ... for what all its consumers and gets receive. A tag of an auto_ack
+consumer was settled by its delivery, so it makes no gap, and it is never named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pika import exceptions as pika_exceptions
+
+
+class AlreadySettled(pika_exceptions.AMQPError):  # type: ignore[misc]
+    """The message was acknowledged or refused before, or was delivered with auto_ack."""
+
+
+class Ledger:
+    """The face of the codec's channel encoder over another one, minding what is settled.
+
+    :param encoder: the channel's real encoder
+    :param first: the lowest tag that is looked after; settling a lower one is only remembered
+    :param batch: let so many acks leave together; 1 to let each leave at once
+    :param hold: called with this ledger when acks are held back; is to call `emit()` soon
+    """
+
+    def __init__(
+        self, encoder: Any, first: int = 1, batch: int = 1, hold: Callable[[Ledger], Any] | None = None
+    ) -> None:
+        self._encoder = encoder
+        self.publish = encoder.publish
+        self.batch = batch
+        self._hold = hold
+        # Every tag from the first up to here is settled.
+        self._low = self._first = first
+        # Settled tags above a gap: tag -> its ack is held back.
+        self._beyond: dict[int, bool] = {}
+        # Of those below the first: the highest that a multiple one named, and single ones.
+        self._swept = 0
+        self._earlier: set[int] = set()
+        # What leaves next: the tag for one multiple ack (0: none), and those above a gap.
+        self._end = 0
+        self._apart: list[int] = []
+        self._held = 0
+        self._highest = 0
+        #: It has seen every message of the channel, so acks may be put together.
+        self.complete = False
+        self.acks_in = 0
+        self.acks_out = 0
+
+    def __repr__(self) -> str:
+        return f"<Ledger settled below {self._low} and {len(self._beyond)} more, {self._held} held>"
+
+    @property
+    def open(self) -> bool:
+        """Whether the channel can be used."""
+        return bool(self._encoder.open)
+
+    def is_settled(self, tag: int) -> bool:
+        """Whether naming this tag would be an error."""
+        if tag < self._first:
+            return 0 < tag <= self._swept or tag in self._earlier
+        return tag < self._low or tag in self._beyond
+
+    # What the channel calls instead of its encoder; all return whether to flush now
+
+    def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool:
+        """Acknowledge, at once or with others."""
+        tag: Any = delivery_tag
+        if tag == self._low and not multiple and self.batch > 1 and self._encoder.open:
+            self._end = tag
+            self._low = tag + 1
+            if self._beyond:
+                self._close_gap()
+            return self._hold_back()
+        if not self._encoder.open:
+            return True  # the caller finds out why
+        if multiple:
+            return self._settle_all("ack", tag or 0)
+        self._claim(tag)
+        if self.batch == 1 or type(tag) is not int or not self._first <= tag < 1 << 64:
+            return self._write("ack", tag, False)
+        self._beyond[tag] = True
+        self._apart.append(tag)
+        return self._hold_back()
+
+    def nack(
+        self, delivery_tag: int | None = 0, multiple: bool = False, requeue: bool = True
+    ) -> bool:
+        """Refuse, at once."""
+        if not self._encoder.open:
+            return True
+        if multiple:
+            return self._settle_all("nack", delivery_tag or 0, requeue)
+        self._claim(delivery_tag)
+        return self._write("nack", delivery_tag, False, requeue)
+
+    def reject(self, delivery_tag: int | None, requeue: bool = True) -> bool:
+        """Refuse one, at once."""
+        if not self._encoder.open:
+            return True
+        self._claim(delivery_tag)
+        return self._write("reject", delivery_tag, requeue)
+
+    # What the channel tells
+
+    def note(self, tag: int) -> None:
+        """A message with this tag has come."""
+        if tag > self._highest:
+            self._highest = tag
+
+    def skip(self, tag: int) -> None:
+        """A message with this tag has come that needs no ack."""
+        self.note(tag)
+        self._settle(tag)
+
+    def emit(self) -> bool:
+        """Encode the acks that are held back; whether they have to be flushed now."""
+        end, self._end = self._end, 0
+        apart, self._apart = self._apart, []
+        self._held = 0
+        due = False
+        if end:
+            self.acks_out += 1
+            due = self._encoder.ack(end, True)
+        for tag in apart:
+            if self._beyond.get(tag):  # else it was below `end`, or in a multiple
+                self._beyond[tag] = False
+                self.acks_out += 1
+                due = self._encoder.ack(tag, False) or due
+        return due
+
+    # Inside
+
+    def _claim(self, tag: Any) -> None:
+        if isinstance(tag, int) and self.is_settled(tag):
+            raise AlreadySettled(
+                f"The message with delivery tag {tag} is acknowledged or refused already, or was "
+                "delivered with auto_ack"
+            )
+
+    def _write(self, name: str, tag: Any, *arguments: bool) -> bool:
+        due: bool = getattr(self._encoder, name)(tag, *arguments)  # may find the tag no int
+        self._settle(0 if tag is None else tag)
+        if name == "ack":
+            self.acks_in += 1
+            self.acks_out += 1
+        return due
+
+    def _settle(self, tag: int) -> None:
+        """This tag needs nothing any more."""
+        if tag == self._low:
+            self._low += 1
+            if self._beyond:
+                self._close_gap()
+        elif tag > self._low:
+            self._beyond[tag] = False
+        elif 0 < tag < self._first:
+            self._earlier.add(tag)
+
+    def _close_gap(self) -> None:
+        """The tags above what was a gap have nothing open below them now."""
+        beyond, low = self._beyond, self._low
+        while low in beyond:
+            if beyond.pop(low):
+                self._end = low
+            low += 1
+        self._low = low
+
+    def _hold_back(self) -> bool:
+        self.acks_in += 1
+        self._held += 1
+        if self._held >= self.batch:
+            return self.emit()
+        if self._held == 1 and self._hold is not None:
+            self._hold(self)
+        return False
+
+    def _settle_all(self, name: str, tag: int, *arguments: bool) -> bool:
+        """An ack or nack of everything up to `tag`; 0: of everything that has come."""
+        if tag == 0 and self.batch > 1:
+            # The broker would take 0 for what is still under way, too: tags nobody here has seen.
+            tag = self._highest
+            if tag < self._low:
+                return self.emit()
+        elif tag:
+            self._claim(tag)
+        due = self.emit()  # what was acknowledged must not be refused with the rest
+        if tag in self._beyond:  # named by emit() just now, and open tags are below it
+            tag = self._open_below(tag)
+        due = getattr(self._encoder, name)(tag, True, *arguments) or due
+        self._settle_up_to(tag or self._highest)
+        return due
+
+    def _open_below(self, tag: int) -> int:
+        """The highest tag up to `tag` that is open."""
+        while tag in self._beyond:
+            tag -= 1
+        return tag
+
+    def _settle_up_to(self, tag: int) -> None:
+        self._swept = max(self._swept, tag)
+        self._earlier = {each for each in self._earlier if each > tag}
+        if tag >= self._low:
+            self._low = tag + 1
+            self._beyond = {each: held for each, held in self._beyond.items() if each > tag}
+            self._close_gap()
