@@ -467,6 +467,6 @@ def test_d54_a_cancel_without_answer_leaves_no_tag_behind(session: Session) -> N
     session.peer.expect(spec.Basic.Consume)
     session.peer.send(channel, spec.Basic.ConsumeOk("t"))
 
-    queue, tag = again.result()
+    queue, _tag = again.result()
     session.peer.deliver(channel, "t", b"x")
     assert [message.body for message in queue.pending] == [b"x"]

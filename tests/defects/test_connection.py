@@ -528,7 +528,7 @@ def test_d46_content_out_of_order_is_refused(session: Session, data: bytes) -> N
 
 
 def test_d47_a_paused_transport_is_not_a_silent_peer(session: Session) -> None:
-    """Nothing arrives because the user does not read; the broker's heartbeats wait in the socket."""
+    """Nothing arrives because the user reads nothing; the heartbeats wait in the socket."""
     protocol = session.open(heartbeat=10)
     protocol.transport.pauseProducing()
     session.turn(120)

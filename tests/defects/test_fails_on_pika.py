@@ -1,4 +1,4 @@
-"""The self-check: every test of this folder fails on pika 1.4.4's own adapter, for its row's reason.
+"""The self-check: each test of this folder fails on pika 1.4.4's own adapter, for its row's reason.
 
 A child process runs the folder against pika's adapter; each test named here must have failed there
 with a message that shows the defect (an expression is searched for in it), so that neither a
@@ -20,7 +20,9 @@ import pytest
 FOLDER = Path(__file__).resolve().parent
 
 # What pika's adapter does not have at all, where that is the row: D29, D48 and D52.
-NOT_THERE = r"no way to wait|only through _impl|ready is None once|TwistedChannel has no|texts point"
+NOT_THERE = (
+    r"no way to wait|only through _impl|ready is None once|TwistedChannel has no|texts point"
+)
 RAISED = r"raised .* instead of failing its Deferred"
 LOST = r"^AssertionError: assert \[.*\] == \["  # fewer messages than were delivered
 NEVER = r"never fired"

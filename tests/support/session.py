@@ -41,9 +41,7 @@ OURS = Adapter("direct", "pika_twisted", "pika_twisted.protocol")
 OURS_THROUGH_PIKA = Adapter(
     "through_pika", "pika_twisted", "pika_twisted.protocol", {"direct_delivery": False}
 )
-PIKA = Adapter(
-    "pika", "pika.adapters.twisted_connection", "pika.adapters.twisted_connection"
-)
+PIKA = Adapter("pika", "pika.adapters.twisted_connection", "pika.adapters.twisted_connection")
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""Corners of the rows of tests/defects that pika's adapter gets right, or where it can't be asked."""
+"""Corners of the rows of tests/defects that pika's adapter gets right or can't be asked about."""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import pika_twisted
 import pytest
 from pika.exchange_type import ExchangeType
 from twisted.internet import defer, interfaces, protocol
+
+import pika_twisted
 
 REQUIRED = inspect.Parameter.empty
 
