@@ -1,6 +1,6 @@
-"""The Deferreds that `ClosableDeferredQueue.get()` returns, and the order their callbacks run in.
+"""The Deferreds made for each message, and the order in which a queue's callbacks run.
 
-They are Deferreds in every respect but one. With a stock Deferred the documented loop
+Those of `ClosableDeferredQueue.get()` are Deferreds in every respect but one. With a stock Deferred the documented loop
 
     def handler(message):
         queue.get().addCallback(handler)
@@ -138,19 +138,34 @@ class TurnTaking(defer.Deferred):  # type: ignore[type-arg]
         return self._turns.add(self, add, args, kwargs)
 
 
+# Each of the two kinds is a pair: what it is before anybody has looked, and what it is from then on.
+
+
 class GetDeferred(_ready.DeferredFields, TurnTaking):
-    """What `get()` and `get_many()` return."""
+    """What a queue's `get()` and `get_many()` return."""
 
 
 class _UntouchedGet(_ready.DeferredFields, TurnTaking):
-    """The same before anybody looked."""
+    pass
+
+
+class ConfirmDeferred(_ready.DeferredFields, defer.Deferred):  # type: ignore[type-arg]
+    """What a publish with confirms returns: a Deferred without any difference."""
+
+
+class _UntouchedConfirm(_ready.DeferredFields, defer.Deferred):  # type: ignore[type-arg]
+    pass
 
 
 _ready.set_driver(DRIVER)
 _ready.make_lazy(_UntouchedGet, GetDeferred)
+_ready.make_lazy(_UntouchedConfirm, ConfirmDeferred)
 
-is_waiting = _ready.is_waiting
 ready = functools.partial(_ready.ready, _UntouchedGet)
+waiting = functools.partial(_ready.waiting, _UntouchedGet)
+unconfirmed = functools.partial(_ready.waiting, _UntouchedConfirm, None)
+#: As defer.succeed(value), at a fifth of its price.
+succeeded = functools.partial(_ready.ready, _UntouchedConfirm, None)
+is_waiting = _ready.is_waiting
 ready_next = _ready.ready_next
 settle = _ready.settle
-waiting = functools.partial(_ready.waiting, _UntouchedGet)

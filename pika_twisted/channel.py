@@ -17,6 +17,7 @@ from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from ._containers import OrderedSet, TagIndex
+from ._deferreds import succeeded
 from ._guard import guarded
 from ._reasons import fresh_exception
 from .channel_state import Channel
@@ -301,7 +302,7 @@ class TwistedChannel(Topology, Settling):
             deferred = confirms.expect(exchange, routing_key, body, mandatory)
             self._resume_reading()
         else:
-            deferred = defer.succeed(None)
+            deferred = succeeded(None)
         if due:
             self._channel.flush()
         return deferred
