@@ -14,7 +14,7 @@ RUN := .venv/bin/python
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*.pyx pika_twisted/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test test-unit test-broker test-long bench check clean broker always
+.PHONY: help venv build demo test test-unit test-broker test-long bench check docs wheel clean broker always
 
 help:  ## show this
 	@echo "pika-twisted: RabbitMQ for Twisted, with a compiled codec. Targets:"
@@ -52,9 +52,29 @@ bench: venv  ## every benchmark, beside the other clients (URL=amqp://... for a 
 	@.ci/setup rabbitmq-c
 	$(RUN) -m benchmarks $(if $(URL),--url "$(URL)") $(ARGS)
 
-check: venv  ## lint and formatting
+# Tools of one dependency group of pyproject.toml.
+.venv/.group-%: .venv/.installed pyproject.toml
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --group $*
+	@touch $@
+
+check: venv .venv/.group-check  ## lint, formatting, spelling, types, the stubs
 	$(RUN) -m ruff check . $(ARGS)
 	$(RUN) -m ruff format --check .
+	.venv/bin/codespell
+	.venv/bin/cython-lint $(wildcard *.pyx pika_twisted/*.pyx)
+	@mkdir -p build/check
+	$(foreach source,$(wildcard *.pyx pika_twisted/*.pyx),\
+		.venv/bin/cython -Werror -Wextra -o build/check/$(notdir $(source)).c $(source) &&) true
+	$(RUN) -m mypy
+	.venv/bin/pyright
+	$(RUN) -m mypy.stubtest pika_twisted._frame pika_twisted._ready
+
+docs: venv .venv/.group-docs  ## the documentation, into build/docs
+	$(RUN) -m sphinx -W --keep-going -q -b html docs build/docs
+
+wheel: venv  ## sdist and wheels as a release has them, tested in clean environments (ARGS="--no-test")
+	$(RUN) .github/scripts/make_wheels.py $(ARGS)
 
 clean:  ## remove what was built, and .venv
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
