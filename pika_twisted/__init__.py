@@ -13,6 +13,7 @@ from .connect_errors import (
 from .connecting import connect
 from .ledger import AlreadySettled
 from .protocol import TwistedProtocolConnection
+from .publisher import Publisher, PublisherOverflow, PublishTimeout
 from .queue import ClosableDeferredQueue, ReceivedMessage
 from .water import WaterMarks
 
@@ -25,6 +26,9 @@ __all__ = [
     "ConnectionRefused",
     "ConnectionTimedOut",
     "HostNotFound",
+    "PublishTimeout",
+    "Publisher",
+    "PublisherOverflow",
     "ReceivedMessage",
     "TLSFailed",
     "TwistedChannel",

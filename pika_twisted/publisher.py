@@ -1,0 +1,323 @@
+"""Publishing with confirms, many at a time and not too many."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from pika import exceptions as pika_exceptions
+from pika import spec
+from twisted.internet import defer, error
+from twisted.python.failure import Failure
+
+from ._containers import OrderedSet
+from ._reasons import fresh_exception
+
+LOGGER = logging.getLogger("pika_twisted")
+
+#: What a publish fails with when its channel or connection ends before the confirm.
+_LOST = (
+    pika_exceptions.ChannelClosed,
+    pika_exceptions.ChannelWrongStateError,
+    pika_exceptions.AMQPConnectionError,
+)
+#: How often one message may be there when the broker closes the channel for an error in publishing
+#: (an exchange that is missing, say): the broker doesn't tell which message it was.
+_MOST_REFUSALS = 3
+
+
+class PublishTimeout(pika_exceptions.AMQPError, error.TimeoutError):  # type: ignore[misc]
+    """No confirm in time. The broker may have the message or not."""
+
+    def __init__(self, text: str = "") -> None:
+        Exception.__init__(self, text)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class PublisherOverflow(pika_exceptions.AMQPError):  # type: ignore[misc]
+    """More publishes wait for room than `max_waiting` allows."""
+
+
+class _Publish:
+    """One message on its way."""
+
+    __slots__ = ("arguments", "deferred", "refusals", "size", "timer")
+
+    def __init__(
+        self, arguments: tuple[Any, ...], canceller: Callable[[Any], Any], size: int
+    ) -> None:
+        self.arguments = arguments
+        #: None once it was fired or cancelled.
+        self.deferred: defer.Deferred[Any] | None = defer.Deferred(canceller)
+        self.deferred._publish = self  # type: ignore[attr-defined]  # for the canceller
+        self.size = size
+        self.timer: Any = None
+        self.refusals = 0
+
+    def leave(self) -> defer.Deferred[Any] | None:
+        """Its Deferred, to be fired, unless that has happened."""
+        deferred, self.deferred = self.deferred, None
+        timer, self.timer = self.timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        return deferred
+
+
+class Publisher:
+    """Publishes with confirms on one channel, at most so many unconfirmed at a time.
+
+        publisher = Publisher(channel)
+        await publisher.publish("exchange", "key", b"body")
+
+    :param channel: a TwistedChannel, which is put into confirm mode
+    :param max_in_flight: publishes sent and not yet confirmed; more wait here in their order
+    :param max_bytes: octets of their bodies, together (a larger one goes alone)
+    :param max_waiting: publishes that may wait here
+    :param timeout: seconds that a publish may take, waiting included; None for no limit
+    :param mandatory: whether a message that no queue gets comes back as UnroutableError
+    :param before_publish: called with the arguments of each `publish()` as a dict, which it may
+        change (headers for tracing, say)
+    :param reactor: for time-outs; the default reactor when None
+    """
+
+    def __init__(
+        self,
+        channel: Any = None,
+        *,
+        max_in_flight: int = 1000,
+        max_bytes: int = 32 << 20,
+        max_waiting: int = 100_000,
+        timeout: float | None = None,
+        mandatory: bool = True,
+        before_publish: Callable[[dict[str, Any]], Any] | None = None,
+        reactor: Any = None,
+    ) -> None:
+        if max_in_flight < 1 or max_bytes < 1 or max_waiting < 0:
+            raise ValueError("max_in_flight and max_bytes must be above 0, max_waiting not below")
+        self.max_in_flight = max_in_flight
+        self.max_bytes = max_bytes
+        self.max_waiting = max_waiting
+        self.timeout = timeout
+        self.mandatory = mandatory
+        self.before_publish = before_publish
+        #: For a service: what to do with publishes while there is no channel, or when it is lost.
+        self.wait_when_down = False
+        self.resend_when_lost = False
+        self.confirmed = 0
+        self.failed = 0
+        self.resent = 0
+        self._reactor = reactor
+        self._channel: Any = None
+        self._attaching = False
+        self._closed: BaseException | None = None
+        self._waiting: deque[_Publish] = deque()
+        self._again: list[_Publish] = []
+        self._in_flight = OrderedSet()
+        self._bytes = 0
+        self._pumping = False
+        self._idle_waiters = OrderedSet()
+        if channel is not None:
+            self.attach(channel).addErrback(lambda _: None)  # each publish is told
+
+    def __repr__(self) -> str:
+        return f"<Publisher {len(self._in_flight)} in flight, {len(self._waiting)} waiting>"
+
+    @property
+    def in_flight(self) -> int:
+        """How many publishes are sent and not yet confirmed."""
+        return len(self._in_flight)
+
+    @property
+    def waiting(self) -> int:
+        """How many publishes wait for room, or for a channel."""
+        return len(self._waiting) + len(self._again)
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes | str,
+        properties: spec.BasicProperties | None = None,
+        *,
+        mandatory: bool | None = None,
+        timeout: float | None = None,
+    ) -> defer.Deferred[spec.Basic.Ack]:
+        """Publish a message when there is room, in the order of the calls.
+
+        :returns: a Deferred that fires with the broker's Basic.Ack. It fails with UnroutableError
+            (mandatory, and no queue got it; its `messages` hold it), NackError, PublishTimeout,
+            PublisherOverflow, the reason when the channel ends first, TypeError or ValueError for
+            an argument that can't be encoded. Cancelled before it was sent it is not sent.
+        """
+        arguments = {
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "body": body,
+            "properties": properties,
+            "mandatory": self.mandatory if mandatory is None else mandatory,
+        }
+        try:
+            if self.before_publish is not None:
+                self.before_publish(arguments)
+            refusal = self._refusal()
+            if refusal is not None:
+                raise refusal
+            size = len(arguments["body"])  # type: ignore[arg-type]
+        except Exception:
+            self.failed += 1
+            return defer.fail()
+        one = _Publish(tuple(arguments.values()), self._drop, size)
+        deferred: Any = one.deferred
+        limit = self.timeout if timeout is None else timeout
+        if limit is not None:
+            one.timer = self._get_reactor().callLater(limit, self._time_out, one, limit)
+        self._waiting.append(one)
+        self._pump()
+        return deferred
+
+    def _refusal(self) -> BaseException | None:
+        """Why nothing can be published now."""
+        if self._closed is not None:
+            return fresh_exception(self._closed)
+        if self._channel is None and not self._attaching and not self.wait_when_down:
+            return pika_exceptions.ConnectionWrongStateError("There is no connection")
+        if len(self._waiting) >= self.max_waiting and not self._has_room(0):
+            return PublisherOverflow(f"{self.max_waiting} publishes wait already (max_waiting)")
+        return None
+
+    def flush(self) -> defer.Deferred[None]:
+        """A Deferred that fires when nothing waits and nothing is unconfirmed, however it ended."""
+        deferred: defer.Deferred[None] = defer.Deferred(self._idle_waiters.discard)
+        self._idle_waiters.add(deferred)
+        self._check_idle()
+        return deferred
+
+    def close(self, reason: BaseException | None = None) -> None:
+        """Publish nothing more: what waits fails with the reason, what is in flight goes on."""
+        if self._closed is None:
+            self._closed = reason or pika_exceptions.ChannelClosedByClient(0, "Publisher closed")
+        left, self._again, self._waiting = [*self._again, *self._waiting], [], deque()
+        for one in left:
+            self._finish(one, Failure(fresh_exception(self._closed)))
+        self._check_idle()
+
+    # The channel
+
+    def attach(self, channel: Any) -> defer.Deferred[None]:
+        """Publish on this channel from now on.
+
+        :returns: a Deferred that fires when it is in confirm mode; publishes wait until then
+        """
+
+        def selected(_answer: Any) -> None:
+            self._attaching = False
+            self._channel = channel
+            self._waiting.extendleft(reversed(self._again))
+            self._again = []
+            self._pump()
+
+        def failed(failure: Failure) -> Failure:
+            self._attaching = False
+            if not self.wait_when_down:
+                self.close(failure.value)
+            return failure
+
+        self._attaching = True
+        channel.add_on_close_callback(self._on_channel_closed)
+        return channel.confirm_delivery().addCallbacks(selected, failed)
+
+    def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
+        if channel is self._channel:
+            self._channel = None
+        if not self.wait_when_down:
+            self.close(reason)
+
+    # Sending
+
+    def _has_room(self, size: int) -> bool:
+        if len(self._in_flight) >= self.max_in_flight:
+            return False
+        if self._channel is None or not self._channel.is_open:
+            return False
+        return not self._in_flight or self._bytes + size <= self.max_bytes
+
+    def _pump(self) -> None:
+        """Send what there is room for. A confirm may come within a call: no nesting."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._waiting and self._has_room(self._waiting[0].size):
+                self._send(self._waiting.popleft())
+        finally:
+            self._pumping = False
+
+    def _send(self, one: _Publish) -> None:
+        self._in_flight.add(one)
+        self._bytes += one.size
+        self._channel.basic_publish(*one.arguments).addBoth(self._on_settled, one)
+
+    def _on_settled(self, result: Any, one: _Publish) -> None:
+        self._in_flight.discard(one)
+        self._bytes -= one.size
+        if isinstance(result, Failure) and self._may_resend(result.value, one):
+            self.resent += 1
+            self._again.append(one)
+            return
+        self._finish(one, result)
+        self._pump()
+        self._check_idle()
+
+    def _may_resend(self, why: BaseException, one: _Publish) -> bool:
+        if not self.resend_when_lost or self._closed is not None or one.deferred is None:
+            return False
+        if isinstance(why, pika_exceptions.ChannelClosedByBroker):
+            one.refusals += 1
+        return isinstance(why, _LOST) and one.refusals < _MOST_REFUSALS
+
+    def _finish(self, one: _Publish, result: Any) -> None:
+        if isinstance(result, Failure):
+            self.failed += 1
+        else:
+            self.confirmed += 1
+        deferred = one.leave()
+        if deferred is not None and not deferred.called:
+            deferred.callback(result)
+
+    def _time_out(self, one: _Publish, limit: float) -> None:
+        self._forget(one)
+        deferred = one.leave()
+        if deferred is not None and not deferred.called:
+            self.failed += 1
+            deferred.errback(PublishTimeout(f"not confirmed within {limit:g} s"))
+        self._check_idle()
+
+    def _drop(self, deferred: defer.Deferred[Any]) -> None:
+        """The Deferred of a publish was cancelled."""
+        one = deferred._publish  # type: ignore[attr-defined]
+        self._forget(one)
+        one.leave()
+        self._check_idle()
+
+    def _forget(self, one: _Publish) -> None:
+        """Don't send it if it is not sent yet; one in flight keeps its room until it is settled."""
+        for queue in (self._waiting, self._again):
+            if one in queue:
+                queue.remove(one)
+
+    def _check_idle(self) -> None:
+        if not self._in_flight and not self._waiting and not self._again:
+            waiters, self._idle_waiters = self._idle_waiters, OrderedSet()
+            for waiter in waiters:
+                waiter.callback(None)
+
+    def _get_reactor(self) -> Any:
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor

@@ -1,0 +1,227 @@
+"""The publisher: confirms pipelined within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pika import exceptions, spec
+from twisted.internet import defer
+
+from pika_twisted.publisher import Publisher, PublisherOverflow, PublishTimeout
+from tests.support.outcome import Outcome, TwistedLog, watch
+from tests.support.session import OURS, Session
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    with TwistedLog() as log:
+        session = Session(OURS)
+        yield session
+        session.finish()
+        log.assert_empty()
+
+
+def publisher(session: Session, channel: Any = None, **options: Any) -> Publisher:
+    channel = channel or session.channel()
+    made = Publisher(channel, reactor=session.clock, **options)
+    session.peer.expect(spec.Confirm.Select)
+    session.peer.send(channel, spec.Confirm.SelectOk())
+    return made
+
+
+def publish(target: Publisher, body: bytes, **options: Any) -> Outcome:
+    return watch(target.publish("", "q", body, **options), f"publish {body!r}")
+
+
+def sent(session: Session) -> list[bytes]:
+    session.peer.read()
+    return [message.body for message in session.peer.published]
+
+
+def test_it_waits_for_room_and_keeps_the_order(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel, max_in_flight=2)
+    outcomes = [publish(target, b"%d" % n) for n in range(5)]
+    assert sent(session) == [b"0", b"1"]
+    assert (target.in_flight, target.waiting) == (2, 3)
+    session.peer.ack(channel, 2)
+    outcomes[1].result()
+    assert outcomes[0].pending
+    assert sent(session) == [b"0", b"1", b"2"]
+    session.peer.ack(channel, 3, multiple=True)
+    session.peer.ack(channel, 5, multiple=True)
+    assert all(isinstance(outcome.result(), spec.Basic.Ack) for outcome in outcomes)
+    assert (target.in_flight, target.waiting, target.confirmed) == (0, 0, 5)
+
+
+def test_publishes_wait_for_confirm_mode(session: Session) -> None:
+    channel = session.channel()
+    declaring = watch(channel.queue_declare("slow"))
+    target = Publisher(channel, reactor=session.clock)
+    outcome = publish(target, b"x")
+    assert sent(session) == []
+    session.peer.send(channel, spec.Queue.DeclareOk("slow", 0, 0))
+    session.peer.send(channel, spec.Confirm.SelectOk())
+    declaring.result()
+    assert sent(session) == [b"x"]
+    session.peer.ack(channel, 1)
+    outcome.result()
+
+
+def test_bytes_in_flight_are_bounded(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel, max_bytes=100)
+    large, small, other = (publish(target, b"x" * size) for size in (500, 60, 60))
+    assert [len(body) for body in sent(session)] == [500]
+    session.peer.ack(channel, 1)
+    assert [len(body) for body in sent(session)] == [500, 60]
+    session.peer.ack(channel, 2)
+    session.peer.ack(channel, 3)
+    for outcome in (large, small, other):
+        outcome.result()
+
+
+def test_returned_and_refused(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel)
+    good, lost, refused = (publish(target, body) for body in (b"good", b"lost", b"refused"))
+    assert session.peer.published_body(b"lost").method.mandatory
+    session.peer.give_back(channel, session.peer.published_body(b"lost"))
+    session.peer.ack(channel, 2, multiple=True)
+    session.peer.send(channel, spec.Basic.Nack(3))
+    good.result()
+    (returned,) = lost.failure(exceptions.UnroutableError).messages
+    assert returned.body == b"lost"
+    refused.failure(exceptions.NackError)
+    wrong = watch(target.publish("", "q", b"x", properties=5))  # type: ignore[arg-type]
+    wrong.failure(TypeError)
+    assert (target.in_flight, target.confirmed, target.failed) == (0, 1, 3)
+
+
+def test_time_outs(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel, max_in_flight=1, timeout=5)
+    sent_one, waiting = publish(target, b"1"), publish(target, b"2")
+    patient = publish(target, b"3", timeout=60)
+    session.clock.advance(5)
+    sent_one.failure(PublishTimeout)
+    waiting.failure(PublishTimeout, defer.TimeoutError.__mro__[1])
+    assert sent(session) == [b"1"]  # its room is taken until the broker has answered
+    session.peer.ack(channel, 1)
+    assert sent(session) == [b"1", b"3"]
+    session.peer.ack(channel, 2)
+    patient.result()
+
+
+def test_cancelling(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel, max_in_flight=1)
+    first, second, third = (publish(target, body) for body in (b"1", b"2", b"3"))
+    second.deferred.cancel()
+    first.deferred.cancel()
+    first.failure(defer.CancelledError)
+    second.failure(defer.CancelledError)
+    session.peer.ack(channel, 1)
+    assert sent(session) == [b"1", b"3"]
+    session.peer.ack(channel, 2)
+    third.result()
+
+
+def test_the_end_of_the_channel_fails_all_in_order(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel, max_in_flight=2)
+    order: list[int] = []
+    outcomes = []
+    for number in range(4):
+        deferred = target.publish("", "q", b"x")
+        deferred.addBoth(lambda result, number=number: order.append(number) or result)
+        outcomes.append(watch(deferred))
+    session.lose()
+    for outcome in outcomes:
+        outcome.failure(exceptions.ChannelClosed)
+    assert order == [0, 1, 2, 3]
+    publish(target, b"late").failure(exceptions.ChannelClosed)
+    assert len({id(outcome.error) for outcome in outcomes}) == 4
+
+
+def test_flush_and_overflow(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel, max_in_flight=1, max_waiting=1)
+    watch(target.flush()).result()
+    first, second = publish(target, b"1"), publish(target, b"2")
+    publish(target, b"3").failure(PublisherOverflow)
+    flushed = watch(target.flush())
+    session.peer.ack(channel, 1)
+    assert flushed.pending
+    session.peer.ack(channel, 2)
+    flushed.result()
+    first.result(), second.result()
+    target.close()
+    publish(target, b"late").failure(exceptions.ChannelClosedByClient)
+
+
+def test_publishing_from_a_confirm_does_not_recurse(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel, max_in_flight=1)
+    outcomes = [publish(target, b"x") for _ in range(3000)]
+    for number in range(1, 3001):
+        session.peer.ack(channel, number)
+    outcomes[-1].result()
+
+
+def test_the_hook_before_publish(session: Session) -> None:
+    channel = session.channel()
+
+    def add(arguments: dict[str, Any]) -> None:
+        if arguments["body"] == b"bad":
+            raise LookupError("no")
+        arguments["properties"] = spec.BasicProperties(headers={"trace": "1"})
+
+    target = publisher(session, channel, before_publish=add)
+    outcome = publish(target, b"x")
+    publish(target, b"bad").failure(LookupError)
+    assert session.peer.published_body(b"x").properties.headers == {"trace": "1"}
+    session.peer.ack(channel, 1)
+    outcome.result()
+
+
+def test_resending_on_another_channel(session: Session) -> None:
+    channel = session.channel()
+    target = Publisher(reactor=session.clock, max_in_flight=2)
+    publish(target, b"too early").failure(exceptions.ConnectionWrongStateError)
+    target.wait_when_down = target.resend_when_lost = True
+    watch(target.attach(channel))
+    outcomes = [publish(target, b"%d" % n) for n in range(3)]
+    session.peer.expect(spec.Confirm.Select)
+    session.peer.send(channel, spec.Confirm.SelectOk())
+    channel.close()
+    session.peer.expect(spec.Channel.Close)
+    session.peer.send(channel, spec.Channel.CloseOk())
+    assert target.waiting == 3
+    session.peer.forget()
+    again = session.channel()
+    watch(target.attach(again))
+    session.peer.expect(spec.Confirm.Select)
+    session.peer.send(again, spec.Confirm.SelectOk())
+    assert sent(session) == [b"0", b"1"]
+    session.peer.ack(again, 2, multiple=True)
+    session.peer.ack(again, 3)
+    for outcome in outcomes:
+        outcome.result()
+    assert target.resent == 2
+
+
+def test_a_message_that_closes_its_channel_is_not_resent_for_ever(session: Session) -> None:
+    target = Publisher(reactor=session.clock)
+    target.wait_when_down = target.resend_when_lost = True
+    outcome = publish(target, b"x")
+    for _ in range(3):
+        channel = session.channel()
+        watch(target.attach(channel))
+        session.peer.expect(spec.Confirm.Select)
+        session.peer.send(channel, spec.Confirm.SelectOk())
+        session.peer.send(channel, spec.Channel.Close(404, "NOT_FOUND", 60, 40))
+        session.peer.forget()
+    assert outcome.failure(exceptions.ChannelClosedByBroker).reply_code == 404
