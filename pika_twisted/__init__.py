@@ -11,6 +11,7 @@ from .connect_errors import (
     TLSFailed,
 )
 from .connecting import connect
+from .handling import Handling, consume
 from .ledger import AlreadySettled
 from .protocol import TwistedProtocolConnection
 from .publisher import Publisher, PublisherOverflow, PublishTimeout
@@ -25,6 +26,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionRefused",
     "ConnectionTimedOut",
+    "Handling",
     "HostNotFound",
     "PublishTimeout",
     "Publisher",
@@ -36,4 +38,5 @@ __all__ = [
     "WaterMarks",
     "__version__",
     "connect",
+    "consume",
 ]
