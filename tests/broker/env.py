@@ -23,6 +23,10 @@ class ScenarioError(AssertionError):
     """What was promised did not happen."""
 
 
+class NotHere(Exception):
+    """This broker can't do what the scenario is about; it counts as skipped, with the reason."""
+
+
 class _OneShot(protocol.Factory):
     """Hands one ready-made protocol to the endpoint."""
 
@@ -67,6 +71,13 @@ class Env:
     def allow_log(self, text: str) -> None:
         """Errors that hold this text may be logged in this scenario."""
         self.allowed_logs.append(text)
+
+    def needs_rabbitmq(self, connection: Any, *version: int) -> None:
+        """The broker must be a RabbitMQ of at least this version."""
+        text = connection._impl.server_properties.get("version", "0")
+        found = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+        if found < version:
+            raise NotHere(f"needs RabbitMQ {'.'.join(map(str, version))}, this is {text}")
 
     # -- time
 

@@ -14,6 +14,7 @@ import pwd
 import secrets
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -306,7 +307,10 @@ def create_node(**options: object) -> Node:
 
 
 def main() -> None:
-    """Run a node until Ctrl-C."""
+    """Run a node until Ctrl-C or SIGTERM."""
+    # Set here: a shell starts what it puts into the background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     node = create_node()
     print(f"# RabbitMQ {node.version()} in {node.folder}: {node.broker.url()}")
     print("# for python -m tests.broker.run REACTOR in another terminal:")

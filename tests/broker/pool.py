@@ -25,6 +25,7 @@ class Outcome:
     """How one scenario ended on one reactor."""
 
     problems: list[str]
+    skipped: str = ""
     seconds: float = 0.0
     cpu: float = 0.0
 
@@ -67,8 +68,8 @@ class Job:
                     event = json.loads(line)
                     running = event.get("scenario", running)
                     if event["event"] == "end":
-                        outcome = Outcome(event["problems"], event["seconds"], event["cpu"])
-                        self._settle(running, outcome)
+                        del event["event"], event["scenario"]
+                        self._settle(running, Outcome(**event))
             code = self.process.returncode
             errors.seek(0)
             if running not in self.outcomes:

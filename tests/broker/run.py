@@ -89,31 +89,35 @@ class Runner:
             # A scenario that blocks the reactor can't be timed out from within.
             faulthandler.dump_traceback_later(scenario.timeout + 30, exit=True)
             before, cpu = time.monotonic(), time.process_time()
-            problems = await self.run_one(scenario)
+            problems, skipped = await self.run_one(scenario)
             faulthandler.cancel_dump_traceback_later()
             good = good and not problems
             self.report(
                 "end",
                 scenario=scenario.name,
                 problems=problems,
+                skipped=skipped,
                 seconds=round(time.monotonic() - before, 3),
                 cpu=round(time.process_time() - cpu, 3),
             )
         self.report("done")
         return good
 
-    async def run_one(self, scenario: Scenario) -> list[str]:
-        """What went wrong, as texts; [] is a pass."""
+    async def run_one(self, scenario: Scenario) -> tuple[list[str], str]:
+        """What went wrong, as texts ([] is a pass), and why it was skipped, where it was."""
         from twisted.internet import defer
 
-        from tests.broker.env import Env
+        from tests.broker.env import Env, NotHere
 
+        skipped = ""
         env = Env(self.reactor, self.broker, self.implementation)
         baseline = self._left_over()
         problems = []
         try:
             running = defer.Deferred.fromCoroutine(scenario.function(env))
             await running.addTimeout(scenario.timeout, self.reactor)
+        except NotHere as reason:
+            skipped = str(reason)
         except Exception:
             problems.append(traceback.format_exc())
         try:
@@ -124,7 +128,7 @@ class Runner:
         allowed = env.allowed_logs
         del env
         gc.collect()  # an unhandled error of a Deferred is logged when it is collected
-        return problems + self.watch.take(allowed)
+        return problems + self.watch.take(allowed), skipped
 
     async def _clean(self, env: Any, baseline: set[Any]) -> list[str]:
         # The scenario's last Deferred may have woken us deep in a connection's own callbacks, whose

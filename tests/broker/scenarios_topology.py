@@ -85,7 +85,8 @@ async def queue_type(env: Env, options: dict[str, Any]) -> None:
 @scenario(timeout=60)
 async def stream_queue(env: Env) -> None:
     """A stream is read twice from its first entry, and from an offset; acks are credit there."""
-    _, publisher = await env.open()
+    connection, publisher = await env.open()
+    env.needs_rabbitmq(connection, 3, 9)
     queue = env.name()
     arguments = {"x-queue-type": "stream"}
     await publisher.queue_declare(queue, durable=True, arguments=arguments)

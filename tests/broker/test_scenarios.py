@@ -35,3 +35,5 @@ def test_scenario(pool: Pool, reactor: str, scenario: Scenario) -> None:
     outcome = pool.outcome(reactor, scenario.name, WAIT)
     if outcome.problems:
         pytest.fail("\n".join(outcome.problems), pytrace=False)
+    if outcome.skipped:
+        pytest.skip(outcome.skipped)
