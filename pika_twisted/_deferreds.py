@@ -1,6 +1,7 @@
 """The Deferreds made for each message, and the order in which a queue's callbacks run.
 
-Those of `ClosableDeferredQueue.get()` are Deferreds in every respect but one. With a stock Deferred the documented loop
+Those of `ClosableDeferredQueue.get()` are Deferreds in every respect but one. With stock ones the
+documented loop
 
     def handler(message):
         queue.get().addCallback(handler)
@@ -49,14 +50,20 @@ class Turns:
 
     def fire(self, deferred: defer.Deferred[Any], value: Any) -> None:
         """Give a stock Deferred its value; then run what its callbacks postponed."""
-        # What a coroutine does when it goes on is no callback that others have to wait for.
-        if self._running or getattr(deferred, "_driven", False):
+        if getattr(deferred, "_driven", False):
+            # A coroutine that goes on is no callback that others have to wait for.
             deferred.callback(value)
+        elif self._running:
+            deferred.pause()
+            deferred.callback(value)
+            self._postponed.append(deferred)
         else:
             self._take_turns(deferred.callback, (value,), {})
 
-    def add(self, deferred: defer.Deferred[Any], add: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Add callbacks to a Deferred that has its result: they run now, or when it is their turn."""
+    def add(
+        self, deferred: defer.Deferred[Any], add: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """Add callbacks to a Deferred that has its result: they run now, or in their turn."""
         if not self._running:
             return self._take_turns(add, args, kwargs)
         deferred.pause()
@@ -138,7 +145,7 @@ class TurnTaking(defer.Deferred):  # type: ignore[type-arg]
         return self._turns.add(self, add, args, kwargs)
 
 
-# Each of the two kinds is a pair: what it is before anybody has looked, and what it is from then on.
+# Each of the two kinds is a pair: what it is until somebody looks, and what it is from then on.
 
 
 class GetDeferred(_ready.DeferredFields, TurnTaking):

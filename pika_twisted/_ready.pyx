@@ -288,6 +288,12 @@ pt_set_send(_Awaiter, <void *>awaiter_send)
 pt_set_send(Ready, <void *>ready_send)
 
 
+cdef object make_stock(object untouched, object turns, bint waits):
+    if turns is None:
+        return untouched._stock_class()
+    return untouched._stock_class(turns, turns.forget if waits else None)
+
+
 def ready_next(value):
     """An awaitable that gives `value`. It is no Deferred."""
     cdef Ready awaitable = Ready.__new__(Ready)
@@ -300,7 +306,7 @@ def ready(untouched, turns, value):
     cdef DeferredFields deferred
     # A stock one remembers where it was made when debugging is on, and fails with a Failure.
     if Deferred.debug or pt_is(value, Failure):
-        stock = untouched._stock_class(turns)
+        stock = make_stock(untouched, turns, False)
         stock.callback(value)
         return stock
     deferred = <DeferredFields>pt_new(untouched, NO_ARGS)
@@ -314,7 +320,7 @@ def waiting(untouched, turns):
     """A Deferred that waits for its value."""
     cdef DeferredFields deferred
     if Deferred.debug:
-        return untouched._stock_class(turns, turns.forget)
+        return make_stock(untouched, turns, True)
     deferred = <DeferredFields>pt_new(untouched, NO_ARGS)
     deferred._turns = turns
     deferred.state = WAITING

@@ -39,13 +39,15 @@ def make_lazy(untouched: type, stock: type) -> None:
 
 def ready(untouched: Any, turns: Any, value: Any) -> Any:
     """A Deferred that has its value."""
-    deferred = untouched._stock_class(turns)
+    deferred = untouched._stock_class() if turns is None else untouched._stock_class(turns)
     deferred.callback(value)
     return deferred
 
 
 def waiting(untouched: Any, turns: Any) -> Any:
     """A Deferred that waits for its value."""
+    if turns is None:
+        return untouched._stock_class()
     return untouched._stock_class(turns, turns.forget)
 
 

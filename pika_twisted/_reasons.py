@@ -18,11 +18,10 @@ def as_exception(reason: object) -> BaseException:
     A Failure stands for its value, an exception class for an instance of it. Anything else (pika's
     adapter takes any true object, its own tests pass a string) is wrapped in an AMQPError.
     """
+    if isinstance(reason, Failure):  # which is an exception, too
+        reason = reason.value
     if isinstance(reason, BaseException):
         return reason
-    if isinstance(reason, Failure):
-        value = reason.value
-        return value if isinstance(value, BaseException) else AMQPError(str(value))
     if isinstance(reason, type) and issubclass(reason, BaseException):
         try:
             return reason()
@@ -32,7 +31,7 @@ def as_exception(reason: object) -> BaseException:
 
 
 def fresh_exception(reason: object) -> BaseException:
-    """A new exception equal to `reason`: same class, args, attributes and `__cause__`, no traceback.
+    """A new exception like `reason`: its class, args, attributes and `__cause__`, no traceback.
 
     One that can't be copied is returned itself, without its traceback.
     """

@@ -1,4 +1,4 @@
-"""Publisher confirms: which publish does a Basic.Ack, Basic.Nack or Basic.Return settle?
+"""Publisher confirms: which publish it is that a Basic.Ack, Nack or Return speaks of.
 
 An object of its own without I/O: the channel tells it what it writes and what the broker answers,
 and hands out the Deferreds it makes.
@@ -13,12 +13,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Union
+from typing import Any
 
 from pika.exceptions import NackError, UnroutableError
 from pika.spec import Basic
 from twisted.internet import defer
 
+from ._deferreds import settle, unconfirmed
 from ._reasons import fresh_exception
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -28,6 +29,8 @@ LOGGER = logging.getLogger("pika_twisted")
 _KEYED_BODY = 512
 
 _Key = tuple[Any, Any, Any]
+
+_Nack = Basic.Nack
 
 
 class PublisherConfirms:
@@ -45,7 +48,8 @@ class PublisherConfirms:
         # What returns are matched by. Plain publishes are never returned by RabbitMQ.
         self._plain: dict[int, _Key] = {}
         self._mandatory: dict[int, tuple[_Key, bytes]] = {}
-        self._by_key: dict[_Key, deque[int]] = {}
+        # Most keys have one number, and a deque of one takes 0.7 KiB.
+        self._by_key: dict[_Key, int | deque[int]] = {}
         self._returned: dict[int, Any] = {}
 
     def __repr__(self) -> str:
@@ -68,7 +72,7 @@ class PublisherConfirms:
         return self._last
 
     def select_sent(self) -> None:
-        """Confirm.Select was written: the next publish is number 1. Any further call does nothing."""
+        """Confirm.Select was written: the next publish is number 1. Done again: nothing."""
         self.enabled = True
 
     def select_ok(self) -> None:
@@ -85,22 +89,22 @@ class PublisherConfirms:
         hold what the broker returned), or with the reason given to `fail_all`. Cancelled, it keeps
         its number, and the confirm fires nothing.
         """
-        number = self._last = self._last + 1
         key = _key(exchange, routing_key, body)
-        if mandatory:
-            self._mandatory[number] = (key, _as_bytes(body))
-            numbers = self._by_key.get(key)
-            if numbers is None:
-                self._by_key[key] = deque((number,))
-            else:
-                numbers.append(number)
-        else:
+        number = self._last = self._last + 1
+        if not mandatory:
             self._plain[number] = key
-        deferred = self._deliveries[number] = defer.Deferred()
+        else:
+            self._mandatory[number] = (key, _as_bytes(body))
+            known = self._by_key.setdefault(key, number)
+            if isinstance(known, deque):
+                known.append(number)
+            elif known != number:
+                self._by_key[key] = deque((known, number))
+        deferred = self._deliveries[number] = unconfirmed()
         return deferred
 
     def undo_last(self) -> None:
-        """Take back the latest `expect`: its publish could not be sent. Its Deferred never fires."""
+        """Take back the latest `expect`, whose publish was not sent. Its Deferred never fires."""
         number = self._last
         if number not in self._deliveries:
             raise ValueError(f"publish {number} is not outstanding")
@@ -108,7 +112,7 @@ class PublisherConfirms:
         del self._deliveries[number]
         self._forget(number)
 
-    def confirm(self, method: Union[Basic.Ack, Basic.Nack]) -> None:
+    def confirm(self, method: Basic.Ack | Basic.Nack) -> None:
         """Settle what a Basic.Ack or Basic.Nack of the broker confirms, oldest first.
 
         Tag 0 with `multiple` means all outstanding publishes (spec 1.8.3.13). A tag that is not
@@ -123,10 +127,12 @@ class PublisherConfirms:
                 LOGGER.error("Confirm for publish %s, which is not outstanding: %r", tag, method)
                 return
             settled = ((deferred, self._forget(tag)),)
-        nacked = isinstance(method, Basic.Nack)
+        nacked = isinstance(method, _Nack)
         if nacked:
             LOGGER.warning("The broker refused publishes: %r", method)
         for deferred, message in settled:
+            if message is None and not nacked and settle(deferred, method):
+                continue
             try:
                 if nacked:
                     deferred.errback(NackError([] if message is None else [message]))
@@ -138,10 +144,10 @@ class PublisherConfirms:
                 _already_called(deferred)
 
     def returned(self, message: Any) -> bool:
-        """Note that the broker returned `message` (a ReceivedMessage); False when no publish matches.
+        """Note that the broker returned a ReceivedMessage; False when no publish matches.
 
-        Matched is the oldest outstanding mandatory publish with that exchange, routing key and body
-        (RabbitMQ returns in publish order). Properties don't matter: RabbitMQ strips the BCC header.
+        It is the oldest outstanding mandatory one with that exchange, routing key and body, for
+        RabbitMQ returns in publish order. Properties don't count: it strips the BCC header.
         """
         if not self._selected:
             return False
@@ -157,7 +163,7 @@ class PublisherConfirms:
         return True
 
     def fail_all(self, reason: object) -> None:
-        """The channel is gone: fail what is outstanding, oldest first, each with its own exception."""
+        """The channel is gone: fail what is outstanding, oldest first, each with a fresh reason."""
         deliveries, self._deliveries = self._deliveries, {}
         self._plain, self._mandatory, self._by_key, self._returned = {}, {}, {}, {}
         self._lowest = self._last + 1
@@ -184,7 +190,7 @@ class PublisherConfirms:
         return settled
 
     def _forget(self, number: int) -> Any:
-        """Drop what returns of publish `number` are matched by; what was returned of it, or None."""
+        """Drop what returns of a publish are matched by; gives what was returned of it, or None."""
         if self._plain.pop(number, None) is not None:
             return None
         entry = self._mandatory.pop(number, None)
@@ -196,6 +202,9 @@ class PublisherConfirms:
     def _prune(self, key: _Key) -> None:
         """Drop settled numbers from the front of a key's queue (confirms come mostly in order)."""
         numbers, mandatory = self._by_key[key], self._mandatory
+        if not isinstance(numbers, deque):
+            del self._by_key[key]
+            return
         while numbers and numbers[0] not in mandatory:
             numbers.popleft()
         if not numbers:
@@ -206,7 +215,8 @@ class PublisherConfirms:
 
     def _take_mandatory(self, key: _Key, body: bytes) -> int | None:
         """The oldest outstanding mandatory publish of that key and body; no longer returnable."""
-        for number in self._by_key.get(key, ()):
+        numbers = self._by_key.get(key, ())
+        for number in (numbers,) if isinstance(numbers, int) else numbers:
             entry = self._mandatory.get(number)
             if entry is not None and entry[1] == body:
                 del self._mandatory[number]
@@ -230,10 +240,8 @@ def _as_text(name: Any) -> Any:
 
 def _key(exchange: Any, routing_key: Any, body: Any) -> _Key:
     """What a publish and its return are looked up by."""
-    if type(exchange) is not str:
-        exchange = _as_text(exchange)
-    if type(routing_key) is not str:
-        routing_key = _as_text(routing_key)
+    if type(exchange) is not str or type(routing_key) is not str:
+        exchange, routing_key = _as_text(exchange), _as_text(routing_key)
     if type(body) is not bytes:
         body = _as_bytes(body)
     if len(body) > _KEYED_BODY:

@@ -265,7 +265,7 @@ def kind(b: Bench) -> None:
     b.note(isinstance(d, defer.Deferred), isinstance(d, Iterator), isinstance(d, Generator))
     b.note(isinstance(d, Collection), isinstance(d, Failure), inspect.isgenerator(d))
     b.note(inspect.isawaitable(d), asyncio.iscoroutine(d), callable(d), bool(d))
-    b.note({d: 1}[d], d == d, d == defer.succeed(1), weakref.ref(d)() is d)  # noqa: PLR0124
+    b.note({d: 1}[d], d == d, d == defer.succeed(1), weakref.ref(d)() is d)
     b.note(defer.ensureDeferred(d) is d, defer.maybeDeferred(lambda: d) is d)
     b.attempt(len, d)
     b.attempt(lambda: d.nonsense)
@@ -427,7 +427,10 @@ def coroutine_raises(b: Bench) -> None:
 
 @scenario
 def driver_cancelled(b: Bench) -> None:
-    for start in (lambda: defer.ensureDeferred(_await(b.queue.get())), lambda: _yield(b.queue.get())):
+    for start in (
+        lambda: defer.ensureDeferred(_await(b.queue.get())),
+        lambda: _yield(b.queue.get()),
+    ):
         outcome = start()
         b.note(len(b.queue.waiting))
         outcome.cancel()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from unittest import mock
 
@@ -17,7 +20,7 @@ _MODULES = ("_deferreds", "queue")
 
 def load(implementation: str) -> ModuleType:
     """The queue module as it is with that implementation, whichever is in use in this process."""
-    if _codec.IMPLEMENTATION == implementation:
+    if implementation == _codec.IMPLEMENTATION:
         return importlib.import_module("pika_twisted.queue")
     codec = importlib.import_module(
         "pika_twisted._frame" if implementation == "compiled" else "pika_twisted._frame_py"
@@ -35,3 +38,14 @@ def load(implementation: str) -> ModuleType:
     finally:
         for name, module in saved.items():
             setattr(pika_twisted, name, module)
+
+
+@contextlib.contextmanager
+def frozen() -> Iterator[None]:
+    """Let the collector look only at what is made in here: 2 instead of 60 ms each time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +13,13 @@ from twisted.internet import defer
 from tests.support import queues
 from tests.support.deferred_scenarios import SCENARIOS, Bench
 from tests.support.outcome import TwistedLog
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen() -> Iterator[None]:
+    """Each test collects garbage several times: only its own."""
+    with queues.frozen():
+        yield
 
 
 @pytest.fixture(params=queues.IMPLEMENTATIONS)
