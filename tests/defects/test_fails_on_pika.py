@@ -17,6 +17,8 @@ from pathlib import Path
 import pika
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # the child process takes 10 s, much more under a sanitizer
+
 FOLDER = Path(__file__).resolve().parent
 
 # What pika's adapter does not have at all, where that is the row: D29, D48 and D52.

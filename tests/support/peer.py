@@ -111,7 +111,7 @@ class Peer:
                 if number in self._confirms:
                     self._confirms[number] += 1
                 self._unfinished[number] = (decoded.method, None, [])
-            elif isinstance(decoded.method, spec.Channel.Close):
+            elif isinstance(decoded.method, (spec.Channel.Open, spec.Channel.Close)):
                 self._confirms.pop(number, None)
         elif isinstance(decoded, frame.Header):
             method, _, parts = self._unfinished[decoded.channel_number]
