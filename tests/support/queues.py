@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import sys
@@ -18,6 +19,7 @@ IMPLEMENTATIONS = ("compiled", "reference")
 _MODULES = ("_deferreds", "queue")
 
 
+@functools.cache
 def load(implementation: str) -> ModuleType:
     """The queue module as it is with that implementation, whichever is in use in this process."""
     if implementation == _codec.IMPLEMENTATION:
