@@ -29,6 +29,7 @@ from cpython.bytes cimport (
 from cpython.list cimport PyList_GET_ITEM
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
+from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_SET_ITEM
@@ -902,7 +903,7 @@ cdef inline Py_ssize_t body_size_of(object item) noexcept:
 
 
 cdef enum:
-    SMALLEST_RING = 16
+    SMALLEST_RING = 8
 
 
 @cython.final
@@ -1003,7 +1004,7 @@ cdef class Backlog:
         cdef Py_ssize_t i
         if isinstance(index, slice):
             return [self.at(i) for i in range(*index.indices(self.count))]
-        i = index
+        i = PyNumber_AsSsize_t(index, IndexError)
         if i < 0:
             i += self.count
         if not 0 <= i < self.count:
