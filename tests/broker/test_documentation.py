@@ -1,4 +1,4 @@
-"""Every program in the documentation runs as it stands there; every command in it exists."""
+"""Every program in the documentation runs as it stands there; commands and files it names exist."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def test_there_are_programs() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_exist(document: Path) -> None:
+def test_commands_and_files_exist(document: Path) -> None:
+    text = document.read_text()
+    for name in re.findall(r"`((?:tests|benchmarks|pika_twisted|examples|\.github)/[^`*]*)`", text):
+        assert (ROOT / name).exists(), name
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:^|`|\$ )make ([a-z-]+)", document.read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`|\$ )make ([a-z-]+)", text, re.MULTILINE))
     assert named <= targets
