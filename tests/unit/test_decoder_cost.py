@@ -26,6 +26,8 @@ from tests.unit.test_decoder_poison import POISON
 from tests.unit.test_decoder_refusals import REFUSED
 from tests.unit.test_encoder import WRONG_ARGUMENTS
 
+pytestmark = pytest.mark.timeout(900)
+
 REPEATS = 100_000 if EXHAUSTIVE else 2_000
 MIB = 1 << 20
 
