@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import _requirements as _requirements  # first: says what is too old
 from .channel import TwistedChannel
 from .connect_errors import (
     ConnectFailed,
