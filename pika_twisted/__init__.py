@@ -17,6 +17,8 @@ from .ledger import AlreadySettled
 from .protocol import TwistedProtocolConnection
 from .publisher import Publisher, PublisherOverflow, PublishTimeout
 from .queue import ClosableDeferredQueue, ReceivedMessage
+from .recovering_channel import NotConnected, RecoveringChannel
+from .service import RecoveringService
 from .water import WaterMarks
 
 __version__ = "0.1.0"
@@ -30,9 +32,12 @@ __all__ = [
     "Handling",
     "HostNotFound",
     "PublishTimeout",
+    "NotConnected",
     "Publisher",
     "PublisherOverflow",
     "ReceivedMessage",
+    "RecoveringChannel",
+    "RecoveringService",
     "TLSFailed",
     "TwistedChannel",
     "TwistedProtocolConnection",

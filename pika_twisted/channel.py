@@ -387,6 +387,16 @@ class TwistedChannel(Topology, Settling):
         ours = isinstance(self._channel, Channel)
         messages = self._channel.connection.gate.new_queue() if ours else ClosableDeferredQueue()
         consumer = Consumer(self, messages, auto_ack, self._requeue, self._cancel_consumer)
+        return self._start_consumer(consumer, queue, exclusive, consumer_tag, arguments)
+
+    def _start_consumer(
+        self,
+        consumer: Consumer,
+        queue: str,
+        exclusive: bool,
+        consumer_tag: str | None,
+        arguments: dict[str, Any] | None,
+    ) -> defer.Deferred[tuple[ClosableDeferredQueue, str]]:
         inner: defer.Deferred[Any] = defer.Deferred()
 
         def consuming(method_frame: frame.Method) -> None:
@@ -405,7 +415,7 @@ class TwistedChannel(Topology, Settling):
             self._channel.basic_consume(
                 queue=queue,
                 on_message_callback=consumer.on_message,
-                auto_ack=auto_ack,
+                auto_ack=consumer.auto_ack,
                 exclusive=exclusive,
                 consumer_tag=consumer_tag,
                 arguments=arguments,

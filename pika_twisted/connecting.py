@@ -191,6 +191,11 @@ class _Once(Factory):
         return self.connection
 
 
+async def maybe_await(result: Any) -> Any:
+    """What a user's function returned: a coroutine's or a Deferred's result, else itself."""
+    return await result if hasattr(result, "__await__") else result
+
+
 def drop(connection: Any) -> None:
     """Leave nothing of a connection that nobody will own."""
     ready = connection.ready

@@ -39,6 +39,8 @@ class Consumer:
         self.abandoned = False
         #: The user closed the queue while messages were still coming.
         self.stopping = False
+        #: Called instead of closing the queue, which somebody else looks after then.
+        self.on_end: Callable[..., Any] | None = None
         #: Is told what comes, where the channel keeps one.
         self.ledger: Ledger | None = None
         self._requeue = requeue
@@ -88,7 +90,9 @@ class Consumer:
 
     def close_queue(self, reason: BaseException, **how: bool) -> None:
         """Close the queue unless the user did so."""
-        if not self.stopping:
+        if self.on_end is not None:
+            self.on_end(reason, **how)
+        elif not self.stopping:
             self.queue.close(reason, **how)
 
     def _turn_back(self, delivery_tag: int) -> None:

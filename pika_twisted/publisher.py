@@ -107,6 +107,7 @@ class Publisher:
         #: For a service: what to do with publishes while there is no channel, or when it is lost.
         self.wait_when_down = False
         self.resend_when_lost = False
+        self.recovers = False
         self.confirmed = 0
         self.failed = 0
         self.resent = 0
@@ -200,9 +201,12 @@ class Publisher:
         """Publish nothing more: what waits fails with the reason, what is in flight goes on."""
         if self._closed is None:
             self._closed = reason or pika_exceptions.ChannelClosedByClient(0, "Publisher closed")
+        self._fail_waiting(self._closed)
+
+    def _fail_waiting(self, reason: BaseException) -> None:
         left, self._again, self._waiting = [*self._again, *self._waiting], [], deque()
         for one in left:
-            self._finish(one, Failure(fresh_exception(self._closed)))
+            self._finish(one, Failure(fresh_exception(reason)))
         self._check_idle()
 
     # The channel
@@ -222,7 +226,7 @@ class Publisher:
 
         def failed(failure: Failure) -> Failure:
             self._attaching = False
-            if not self.wait_when_down:
+            if not self.recovers:
                 self.close(failure.value)
             return failure
 
@@ -233,8 +237,10 @@ class Publisher:
     def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
         if channel is self._channel:
             self._channel = None
-        if not self.wait_when_down:
+        if not self.recovers:
             self.close(reason)
+        elif not self.wait_when_down:
+            self._fail_waiting(reason)
 
     # Sending
 

@@ -191,7 +191,7 @@ def test_resending_on_another_channel(session: Session) -> None:
     channel = session.channel()
     target = Publisher(reactor=session.clock, max_in_flight=2)
     publish(target, b"too early").failure(exceptions.ConnectionWrongStateError)
-    target.wait_when_down = target.resend_when_lost = True
+    target.wait_when_down = target.resend_when_lost = target.recovers = True
     watch(target.attach(channel))
     outcomes = [publish(target, b"%d" % n) for n in range(3)]
     session.peer.expect(spec.Confirm.Select)
@@ -215,7 +215,7 @@ def test_resending_on_another_channel(session: Session) -> None:
 
 def test_a_message_that_closes_its_channel_is_not_resent_for_ever(session: Session) -> None:
     target = Publisher(reactor=session.clock)
-    target.wait_when_down = target.resend_when_lost = True
+    target.wait_when_down = target.resend_when_lost = target.recovers = True
     outcome = publish(target, b"x")
     for _ in range(3):
         channel = session.channel()

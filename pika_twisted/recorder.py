@@ -1,0 +1,137 @@
+"""What was declared on a service's channels, to be declared again on its next connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Arguments = dict[str, Any]
+
+#: Earlier names remembered for each queue.
+_NAMES_KEPT = 10
+
+
+class Recorder:
+    """Exchanges, queues and bindings as the calls left them: declare and bind add, delete and
+    unbind remove.
+
+    A queue that the broker named gets another name on each connection. The recorder keeps track:
+    bindings follow, and `current_name()` tells what an earlier name has become.
+    """
+
+    def __init__(self) -> None:
+        self.exchanges: dict[str, Arguments] = {}
+        self.queues: dict[str, Arguments] = {}
+        self.exchange_bindings: dict[Any, Arguments] = {}
+        self.queue_bindings: dict[Any, Arguments] = {}
+        self._renamed: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        bindings = len(self.exchange_bindings) + len(self.queue_bindings)
+        return (
+            f"<Recorder {len(self.exchanges)} exchanges, {len(self.queues)} queues, "
+            f"{bindings} bindings>"
+        )
+
+    def current_name(self, queue: str) -> str:
+        """The name that the queue has now."""
+        while queue in self._renamed:
+            queue = self._renamed[queue]
+        return queue
+
+    def note(self, method: str, arguments: Arguments, answer: Any) -> None:
+        """A call was answered by the broker."""
+        take = getattr(self, f"_on_{method}", None)
+        if take is not None:
+            take(dict(arguments), answer)
+
+    # Each takes the arguments of the TwistedChannel's method of that name
+
+    def _on_exchange_declare(self, arguments: Arguments, _answer: Any) -> None:
+        if not arguments.pop("passive", False):
+            self.exchanges[arguments["exchange"]] = arguments
+
+    def _on_exchange_delete(self, arguments: Arguments, _answer: Any) -> None:
+        name = arguments["exchange"]
+        self.exchanges.pop(name, None)
+        _drop(self.exchange_bindings, lambda b: name in (b["source"], b["destination"]))
+        _drop(self.queue_bindings, lambda b: b["exchange"] == name)
+
+    def _on_exchange_bind(self, arguments: Arguments, _answer: Any) -> None:
+        self.exchange_bindings[_key(arguments)] = arguments
+
+    def _on_exchange_unbind(self, arguments: Arguments, _answer: Any) -> None:
+        self.exchange_bindings.pop(_key(arguments), None)
+
+    def _on_queue_declare(self, arguments: Arguments, answer: Any) -> None:
+        if not arguments.pop("passive", False):
+            self.queues[answer.method.queue] = arguments
+
+    def _on_queue_delete(self, arguments: Arguments, _answer: Any) -> None:
+        name = arguments["queue"]
+        self.queues.pop(name, None)
+        _drop(self.queue_bindings, lambda b: b["queue"] == name)
+
+    def _on_queue_bind(self, arguments: Arguments, _answer: Any) -> None:
+        self.queue_bindings[_key(arguments)] = arguments
+
+    def _on_queue_unbind(self, arguments: Arguments, _answer: Any) -> None:
+        self.queue_bindings.pop(_key(arguments), None)
+
+    # Declaring it all again
+
+    async def declare_on(self, channel: Any, renamed: Callable[[str, str], Any]) -> None:
+        """Declare everything on a TwistedChannel; fails at the first refusal.
+
+        `renamed(old, new)` is called for each queue that the broker names.
+        """
+        for exchange in list(self.exchanges.values()):
+            await channel.exchange_declare(**exchange)
+        for binding in list(self.exchange_bindings.values()):
+            await channel.exchange_bind(**binding)
+        for name in list(self.queues):
+            await self.declare_queue(channel, name, renamed)
+        for binding in list(self.queue_bindings.values()):
+            await channel.queue_bind(**binding)
+
+    async def declare_queue(
+        self, channel: Any, name: str, renamed: Callable[[str, str], Any]
+    ) -> None:
+        """Declare one queue."""
+        arguments = self.queues.get(name)
+        if arguments is None:
+            return
+        answer = await channel.queue_declare(**arguments)
+        now = answer.method.queue
+        if now != name and name in self.queues:
+            self._rename(name, now)
+            renamed(name, now)
+
+    def _rename(self, old: str, new: str) -> None:
+        self.queues[new] = self.queues.pop(old)
+        # Names lead to the latest in one step: a service that runs for years has no long chains,
+        # and only the names of the last few connections are still in anybody's hands.
+        for earlier, now in list(self._renamed.items()):
+            if now == old:
+                self._renamed[earlier] = new
+        self._renamed[old] = new
+        while len(self._renamed) > _NAMES_KEPT * (len(self.queues) + 1):
+            del self._renamed[next(iter(self._renamed))]
+        for key, binding in list(self.queue_bindings.items()):
+            if binding["queue"] == old:
+                del self.queue_bindings[key]
+                # An empty routing key left out means the queue's name (spec 1.7.2.3), as None.
+                if binding.get("routing_key") == old:
+                    binding["routing_key"] = new
+                binding["queue"] = new
+                self.queue_bindings[_key(binding)] = binding
+
+
+def _key(arguments: Arguments) -> str:
+    """What makes a binding the same one."""
+    return repr(sorted((name, repr(value)) for name, value in arguments.items() if value))
+
+
+def _drop(bindings: dict[Any, Arguments], gone: Callable[[Arguments], bool]) -> None:
+    for key in [key for key, binding in bindings.items() if gone(binding)]:
+        del bindings[key]

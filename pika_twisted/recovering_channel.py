@@ -1,0 +1,413 @@
+"""A channel of a service: the same object before, during and after a connection is lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pika import exceptions as pika_exceptions
+from twisted.internet import defer, error
+from twisted.internet.task import deferLater
+
+from ._containers import OrderedSet
+from ._reasons import fresh_exception
+from .connecting import maybe_await
+from .exceptions import Reason
+from .queue import ClosableDeferredQueue
+from .subscription import Subscription
+from .topology import Topology
+
+LOGGER = logging.getLogger("pika_twisted")
+
+#: Seconds before a channel that the broker closed, or a consumer that it cancelled, is tried again.
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 30.0
+
+
+class NotConnected(  # type: ignore[misc]
+    pika_exceptions.ConnectionWrongStateError, error.TimeoutError
+):
+    """The service had no connection for too long, or is stopped."""
+
+    def __init__(self, text: str = "") -> None:
+        Exception.__init__(self, text)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class _Deaf:
+    """The encoder of a channel that is gone: what it delivered is delivered again, so acks of it
+    have no meaning any more."""
+
+    open = False
+
+    def _ignore(self, *_: Any) -> bool:
+        return False
+
+    ack = nack = reject = publish = _ignore
+
+
+class RecoveringChannel(Topology):
+    """Made by `RecoveringService.channel()`. Its methods are those of `TwistedChannel`.
+
+    What is declared, bound, set and consumed here is declared, bound, set and consumed again on
+    each new connection. A call waits while there is none, for at most `call_timeout` seconds of the
+    service, then fails with NotConnected; one that a lost connection has interrupted is made again
+    on the next, except `basic_get()` and `basic_publish()`. A queue that the broker names ('') gets
+    a new name on each connection, told by the service's event "queue renamed"; the earlier one goes
+    on to work in all methods here. Transactions are not recovered.
+
+    Messages are settled by their own `ack()`, `nack()` and `reject()`; of messages that a lost
+    connection delivered these do nothing, the broker delivers them again.
+
+    :ivar current: the TwistedChannel in use, or None
+    """
+
+    def __init__(
+        self,
+        service: Any,
+        *,
+        prefetch_count: int | None = None,
+        confirm: bool = False,
+        ack_batching: int = 1,
+        setup: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.service = service
+        self.current: Any = None
+        self._ack_batching = ack_batching
+        self._confirm = confirm
+        self._setup = setup
+        self._qos: dict[bool, dict[str, Any]] = {}
+        if prefetch_count is not None:
+            self._qos[False] = {"prefetch_count": prefetch_count}
+        self._subscriptions: dict[str, Subscription] = {}
+        self._return_callbacks: list[Callable[[Any], Any]] = []
+        self._close_callbacks: list[Callable[[Any, BaseException], Any]] = []
+        self._waiters = OrderedSet()
+        self._closed: BaseException | None = None
+        self._reopening: defer.Deferred[Any] | None = None
+        self._last_declared = ""
+        #: Called with the TwistedChannel each time there is a new one.
+        self.on_open: Callable[[Any], Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<RecoveringChannel {self.current or 'down'}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a call would leave now."""
+        return self.current is not None and bool(self.current.is_open)
+
+    @property
+    def consumer_tags(self) -> list[str]:
+        """The consumers that are not cancelled."""
+        return list(self._subscriptions)
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """What is consumed here."""
+        return list(self._subscriptions.values())
+
+    # Calls
+
+    def when_open(self, timeout: float | None = None) -> defer.Deferred[Any]:
+        """A Deferred that fires with the TwistedChannel in use when there is one.
+
+        It fails with NotConnected after `timeout` seconds, or when the service stops.
+        """
+        if self._closed is not None:
+            return defer.fail(fresh_exception(self._closed))
+        if self.is_open:
+            return defer.succeed(self.current)
+        waiter: defer.Deferred[Any] = defer.Deferred(self._waiters.discard)
+        self._waiters.add(waiter)
+        if timeout is not None:
+            text = f"The service has had no connection for {timeout:g} s"
+            waiter.addTimeout(timeout, self.service.reactor, lambda *_: _raise(NotConnected(text)))
+        return waiter
+
+    def _call(
+        self, name: str, effect: Callable[[Any], Any] | None = None, **arguments: Any
+    ) -> defer.Deferred[Any]:
+        asking = defer.Deferred.fromCoroutine(self._ask(name, arguments))
+        return asking if effect is None else asking.addCallback(effect)
+
+    async def _ask(self, method: str, arguments: dict[str, Any]) -> Any:
+        """Make a call until it is answered; the answer is recorded."""
+        if arguments.get("queue") == "" and method != "queue_declare":
+            arguments["queue"] = self._last_declared
+        while True:
+            channel = await self.when_open(self.service.call_timeout)
+            if method != "queue_declare" and arguments.get("queue"):
+                arguments["queue"] = self.service.recorder.current_name(arguments["queue"])
+            try:
+                answer = await getattr(channel, method)(**arguments)
+            except Exception as why:
+                if not is_loss(why):
+                    raise
+                if channel is self.current:  # else it would be asked again at once
+                    self.current = None
+                continue
+            self.service.recorder.note(method, arguments, answer)
+            if method == "queue_declare":
+                self._last_declared = answer.method.queue
+            return answer
+
+    def _on_queue_declared(self, answer: Any) -> Any:
+        return answer
+
+    def _on_queue_deleted(self, answer: Any, queue: str) -> Any:
+        recorder = self.service.recorder
+        self.service.end_subscriptions(recorder.current_name(queue or self._last_declared))
+        return answer
+
+    def basic_qos(
+        self, prefetch_size: int = 0, prefetch_count: int = 0, global_qos: bool = False
+    ) -> defer.Deferred[Any]:
+        """As `TwistedChannel.basic_qos()`; set again on each connection."""
+        qos = {
+            "prefetch_size": prefetch_size,
+            "prefetch_count": prefetch_count,
+            "global_qos": global_qos,
+        }
+
+        def keep(answer: Any) -> Any:
+            self._qos[global_qos] = qos
+            return answer
+
+        return self._call("basic_qos", **qos).addCallback(keep)
+
+    def confirm_delivery(self) -> defer.Deferred[Any]:
+        """Fires with Confirm.SelectOk; selected again on each connection."""
+        self._confirm = True
+        return self._call("confirm_delivery")
+
+    def basic_get(self, queue: str, auto_ack: bool = False) -> defer.Deferred[Any]:
+        """Fires with a message, or None; fails with the reason when the connection is lost."""
+        name = self.service.recorder.current_name(queue or self._last_declared)
+        opening = self.when_open(self.service.call_timeout)
+        return opening.addCallback(lambda channel: channel.basic_get(name, auto_ack))
+
+    def basic_publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Any = None,
+        mandatory: bool = False,
+    ) -> defer.Deferred[Any]:
+        """As `TwistedChannel.basic_publish()`; waits for a connection.
+
+        For bounds, and for sending again what a lost connection left unconfirmed, there is the
+        service's `publisher()`.
+        """
+        if self.is_open:
+            return self.current.basic_publish(exchange, routing_key, body, properties, mandatory)
+        opening = self.when_open(self.service.call_timeout)
+        return opening.addCallback(
+            lambda channel: channel.basic_publish(
+                exchange, routing_key, body, properties, mandatory
+            )
+        )
+
+    # Consuming
+
+    def basic_consume(
+        self,
+        queue: str,
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> defer.Deferred[tuple[ClosableDeferredQueue, str]]:
+        """Fires with `(queue_object, consumer_tag)`. Both stay valid on the next connections.
+
+        When a connection is lost, messages that wait in the queue object are dropped, because they
+        are delivered again; those of an auto_ack consumer stay. A stream is continued behind the
+        last message that was handed out.
+        """
+        subscription = Subscription(
+            self,
+            queue or self._last_declared,
+            auto_ack,
+            exclusive,
+            consumer_tag,
+            arguments,
+            self.service.water_marks,
+        )
+        return defer.Deferred.fromCoroutine(self._consume(subscription))
+
+    async def _consume(self, subscription: Subscription) -> tuple[ClosableDeferredQueue, str]:
+        while True:
+            channel = await self.when_open(self.service.call_timeout)
+            try:
+                await self._subscribe(channel, subscription)
+            except Exception as why:
+                if not is_loss(why):
+                    raise
+                if channel is self.current:
+                    self.current = None
+                continue
+            tag: Any = subscription.consumer_tag
+            self._subscriptions[tag] = subscription
+            return subscription.queue, tag
+
+    async def _subscribe(self, channel: Any, subscription: Subscription) -> None:
+        name = self.service.recorder.current_name(subscription.queue_name)
+        subscription.queue_name = name
+        await subscription.start_on(channel)
+        if subscription.ended or subscription.queue.closed is not None:
+            await channel.basic_cancel(subscription.consumer_tag)
+
+    def basic_cancel(self, consumer_tag: str = "") -> defer.Deferred[Any]:
+        """Fires when the consumer is cancelled; also while there is no connection."""
+        subscription = self._subscriptions.pop(consumer_tag, None)
+        if subscription is None:
+            return defer.succeed(None)
+        subscription.ended = True
+        if not self.is_open:
+            subscription.end()
+            return defer.succeed(None)
+
+        def lost(failure: Any) -> None:
+            subscription.end()
+            if not is_loss(failure.value):
+                failure.raiseException()
+
+        return self.current.basic_cancel(consumer_tag).addErrback(lost)
+
+    def forget(self, subscription: Subscription) -> None:
+        """A subscription has ended."""
+        if self._subscriptions.get(subscription.consumer_tag or "") is subscription:
+            del self._subscriptions[subscription.consumer_tag or ""]
+
+    def on_consumer_cancelled(self, subscription: Subscription, reason: BaseException) -> None:
+        """The broker cancelled a consumer: its queue was deleted, or moved to another node."""
+        self.service.tell("consumer cancelled", subscription.consumer_tag, reason)
+        self._retry(self._subscribe_again, self.current, subscription)
+
+    async def _subscribe_again(self, channel: Any, subscription: Subscription) -> bool:
+        if channel is not self.current or subscription.ended:
+            return True  # another channel has done it, or nobody wants it
+        await self.service.declare_again()
+        if channel is self.current and not subscription.ended:
+            await self._subscribe(channel, subscription)
+        return True
+
+    # Callbacks
+
+    def add_on_return_callback(self, callback: Callable[[Any], Any]) -> None:
+        """As `TwistedChannel.add_on_return_callback()`, on every connection."""
+        self._return_callbacks.append(callback)
+        if self.is_open:
+            self.current.add_on_return_callback(callback)
+
+    def add_on_close_callback(self, callback: Callable[[Any, BaseException], Any]) -> None:
+        """Call `callback(channel, reason)` each time the TwistedChannel in use is lost."""
+        self._close_callbacks.append(callback)
+
+    # Opening, losing, closing
+
+    async def recover_on(self, connection: Any) -> None:
+        """Open a channel on this connection, and put it into the state of the last one."""
+        channel = await connection.channel()
+        channel._ignore_late = True
+        channel.add_on_close_callback(self._on_channel_closed)
+        if self._ack_batching > 1:
+            channel.ack_batching = self._ack_batching
+        for callback in self._return_callbacks:
+            channel.add_on_return_callback(callback)
+        for qos in list(self._qos.values()):
+            await channel.basic_qos(**qos)
+        if self._confirm:
+            await channel.confirm_delivery()
+        if self._setup is not None:
+            await maybe_await(self._setup(channel))
+        for subscription in self.subscriptions:
+            await self._subscribe(channel, subscription)
+        if not channel.is_open:
+            raise fresh_exception(channel._closed or NotConnected("The channel closed again"))
+        if self._closed is not None:
+            channel.close()
+            return
+        self.current = channel
+        if self.on_open is not None:
+            self.on_open(channel)
+        waiters, self._waiters = self._waiters, OrderedSet()
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(channel)
+
+    def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
+        channel._encoder = _Deaf()
+        was_current = channel is self.current
+        if was_current:
+            self.current = None
+        for callback in list(self._close_callbacks):
+            callback(self, reason)
+        connection = self.service.connection
+        if was_current and self._closed is None and connection is not None and connection.is_open:
+            LOGGER.warning("Channel closed (%s); opening it again", reason)
+            self._retry(self._reopen, connection)
+
+    async def _reopen(self, connection: Any) -> bool:
+        if connection is self.service.connection and not self.is_open and self._closed is None:
+            await self.service.declare_again()
+            await self.recover_on(connection)
+        return True
+
+    def _retry(self, attempt: Callable[..., Any], *arguments: Any) -> None:
+        """Attempt until it works or the connection is lost, with growing pauses."""
+
+        async def keep_trying() -> None:
+            delay = FIRST_DELAY
+            connection = self.service.connection
+            while connection is not None and connection is self.service.connection:
+                await deferLater(self.service.reactor, delay)
+                delay = min(2 * delay, LONGEST_DELAY)
+                if connection is not self.service.connection or not connection.is_open:
+                    return
+                try:
+                    await attempt(*arguments)
+                    return
+                except Exception as why:
+                    self.service.tell("recovery failed", why)
+
+        self.service.run(keep_trying())
+
+    def close(self) -> None:
+        """Close it for good: consumers end, calls that wait fail."""
+        self.shut(pika_exceptions.ChannelClosedByClient(0, "Normal shutdown"))
+        channel, self.current = self.current, None
+        if channel is not None and channel.is_open:
+            channel.close()
+        self.service.forget(self)
+
+    def shut(self, reason: BaseException) -> None:
+        """Let nobody wait any more."""
+        if self._closed is None:
+            self._closed = reason
+        for subscription in self.subscriptions:
+            subscription.end()
+        self._subscriptions.clear()
+        waiters, self._waiters = self._waiters, OrderedSet()
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.errback(fresh_exception(reason))
+
+
+def is_loss(why: BaseException) -> bool:
+    """Whether it says that the connection was lost, not that the broker refused a call."""
+    if isinstance(why, NotConnected):
+        return False
+    if isinstance(why, pika_exceptions.AMQPConnectionError):
+        return True
+    if isinstance(why, pika_exceptions.ChannelWrongStateError):
+        return not isinstance(why.__cause__, pika_exceptions.ChannelClosedByBroker)
+    return isinstance(why, Reason)
+
+
+def _raise(error: BaseException) -> Any:
+    raise error

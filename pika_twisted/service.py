@@ -1,0 +1,389 @@
+"""`RecoveringService`: a connection that comes back, with everything that was on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pika.connection import Parameters
+from twisted.application.internet import ClientService, backoffPolicy
+from twisted.internet import defer
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from . import connecting
+from ._containers import OrderedSet
+from ._guard import guarded
+from ._reasons import fresh_exception
+from .handling import Handling, consume
+from .places import places
+from .protocol import TwistedProtocolConnection
+from .publisher import Publisher
+from .queue import ReceivedMessage
+from .recorder import Recorder
+from .recovering_channel import NotConnected, RecoveringChannel
+from .service_link import Link, LinkEndpoint, LinkFactory
+from .water import WaterMarks
+
+#: The events that `add_callback()` knows, each with what its callbacks are called with.
+EVENTS = {
+    "connected": "connection",
+    "lost": "reason",
+    "recovering": "",
+    "recovered": "connection",
+    "recovery failed": "reason",
+    "blocked": "reason",
+    "unblocked": "",
+    "consumer cancelled": "consumer_tag, reason",
+    "queue renamed": "old, new",
+}
+
+WAIT = "wait"
+FAIL = "fail"
+RESEND = "resend"
+
+
+class RecoveringService(ClientService):  # type: ignore[misc]
+    """A Twisted service that keeps an AMQP connection and recovers it.
+
+        service = RecoveringService("amqps://user:password@host/vhost")
+        service.startService()                      # or service.setServiceParent(application)
+        channel = service.channel(prefetch_count=100)
+        await channel.queue_declare("work", durable=True)
+        queue, tag = await channel.basic_consume("work")
+        async for message in queue:                 # goes on over lost connections
+            ...
+            message.ack()
+
+    On each new connection channels are opened, exchanges, queues and bindings declared, prefetch and
+    confirm mode set and consumers subscribed again, from what was called on the channels of this
+    service. A connection on which that fails is dropped and the whole is tried again, after a pause
+    that grows (`retry_policy`).
+
+    :param target: as of `connect()`; one of several brokers is chosen anew each time
+    :param setup: called on each connection with a TwistedChannel of its own, before anything else is
+        declared; may return a Deferred or a coroutine; a failure counts as a failed connection
+    :param retry_policy: as ClientService's; default is 0.2 s doubling to 30 s, plus up to 1 s
+    :param call_timeout: seconds that a call of a channel waits for a connection; None for ever
+    :param recovery_timeout: seconds that declaring and subscribing again may take
+    :param drain_timeout: seconds that `stopService()` gives handlers and publishers to finish
+    :param water_marks: as of TwistedProtocolConnection, but on by default
+    :param options: further keyword arguments of TwistedProtocolConnection
+    """
+
+    _log = Logger(namespace="pika_twisted")
+
+    def __init__(
+        self,
+        target: Any = None,
+        *,
+        parameters: Parameters | None = None,
+        tls: Any = None,
+        setup: Callable[[Any], Any] | None = None,
+        retry_policy: Callable[[int], float] | None = None,
+        call_timeout: float | None = 30.0,
+        recovery_timeout: float = 60.0,
+        drain_timeout: float = 10.0,
+        water_marks: WaterMarks | None = WaterMarks(),
+        protocol: Callable[..., TwistedProtocolConnection] = TwistedProtocolConnection,
+        reactor: Any = None,
+        **options: Any,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self.reactor = reactor
+        self.call_timeout = call_timeout
+        self.drain_timeout = drain_timeout
+        self.water_marks = water_marks
+        #: The connection in use, or None.
+        self.connection: Any = None
+        self.recorder = Recorder()
+        self.reconnects = 0
+        self.failed_attempts = 0
+        self._setup = setup
+        self._recovery_timeout = recovery_timeout
+        self._make = protocol
+        self._options = {"water_marks": water_marks, **options}
+        self._channels = OrderedSet()
+        self._handlings = OrderedSet()
+        self._publishers = OrderedSet()
+        self._running = OrderedSet()
+        self._callbacks: dict[str, list[Callable[..., Any]]] = {name: [] for name in EVENTS}
+        self._connected_before = False
+        self._down_since: float | None = None
+        self._down_seconds = 0.0
+        self._shutdown_trigger: Any = None
+        # Made once, so that a wrong argument fails here and not in each attempt.
+        self._places = places(target, parameters, tls, reactor)
+        super().__init__(
+            LinkEndpoint(", ".join(map(str, self._places)), self._establish),
+            LinkFactory(),
+            retryPolicy=retry_policy or backoffPolicy(0.1, 30.0, 2.0),
+            clock=reactor,
+        )
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connection is not None else "not connected"
+        return f"<RecoveringService {', '.join(map(str, self._places))}: {state}>"
+
+    # For users
+
+    def channel(
+        self,
+        *,
+        prefetch_count: int | None = None,
+        confirm: bool = False,
+        ack_batching: int = 1,
+        setup: Callable[[Any], Any] | None = None,
+    ) -> RecoveringChannel:
+        """A channel that is opened again on each connection; usable at once, its calls wait.
+
+        :param setup: called with the TwistedChannel each time it was opened
+        """
+        channel = RecoveringChannel(
+            self,
+            prefetch_count=prefetch_count,
+            confirm=confirm,
+            ack_batching=int(ack_batching) if ack_batching is not True else 100,
+            setup=setup,
+        )
+        self._add_channel(channel)
+        return channel
+
+    def consume(
+        self, queue: str, handler: Callable[[ReceivedMessage], Any], **options: Any
+    ) -> defer.Deferred[Handling]:
+        """Run a handler for each message of a queue, on a channel of its own.
+
+        :param options: as of the function `consume()`, and `ack_batching`
+        :returns: a Deferred that fires with the `Handling`, which goes on over lost connections
+        """
+        channel = self.channel(ack_batching=options.pop("ack_batching", 1))
+        starting = consume(channel, queue, handler, reactor=self.reactor, **options)
+
+        def started(handling: Handling) -> Handling:
+            self._handlings.add(handling)
+            handling.when_stopped().addErrback(lambda _: None).addBoth(ended, handling)
+            return handling
+
+        def ended(_result: Any, handling: Handling) -> None:
+            self._handlings.discard(handling)
+            channel.close()
+
+        def failed(failure: Any) -> Any:
+            channel.close()
+            return failure
+
+        return starting.addCallbacks(started, failed)
+
+    def publisher(
+        self, *, when_down: str = WAIT, when_lost: str = FAIL, **options: Any
+    ) -> Publisher:
+        """A `Publisher` on a channel of its own, on one connection after the other.
+
+        :param when_down: "wait" for a connection (bounded by `max_waiting` and `timeout`, 30 s
+            unless given), or "fail" with ConnectionWrongStateError
+        :param when_lost: what becomes of a publish that was not confirmed when the connection was
+            lost: "fail" with the reason, or "resend" (the broker may then have it twice)
+        :param options: as of `Publisher`
+        """
+        if when_down not in (WAIT, FAIL) or when_lost not in (FAIL, RESEND):
+            raise ValueError('when_down is "wait" or "fail", when_lost is "fail" or "resend"')
+        options.setdefault("timeout", 30.0)
+        publisher = Publisher(None, reactor=self.reactor, **options)
+        publisher.wait_when_down = when_down == WAIT
+        publisher.resend_when_lost = when_lost == RESEND
+        publisher.recovers = True
+        self._publishers.add(publisher)
+        channel = RecoveringChannel(self)
+        channel.on_open = lambda opened: publisher.attach(opened).addErrback(lambda _: None)
+        self._add_channel(channel)
+        return publisher
+
+    def when_ready(self) -> defer.Deferred[TwistedProtocolConnection]:
+        """A Deferred that fires with the connection when there is one with everything on it.
+
+        It fails with CancelledError when the service stops.
+        """
+        return self.whenConnected()
+
+    def whenConnected(self, failAfterFailures: int | None = None) -> defer.Deferred[Any]:
+        """As ClientService's: fires with the TwistedProtocolConnection."""
+        connected = super().whenConnected(failAfterFailures)
+        connected.addCallback(lambda link: link.connection)
+        return connected.addBoth(self._in_a_turn_of_its_own)
+
+    def _in_a_turn_of_its_own(self, result: Any) -> defer.Deferred[Any]:
+        """ClientService fires its Deferreds from within its state machine, which then refuses
+        `stopService()` and `whenConnected()`; so what waits for them goes on a little later."""
+        return deferLater(self.reactor, 0, lambda: result)
+
+    def add_callback(self, event: str, callback: Callable[..., Any]) -> None:
+        """Call `callback` on each `event`, one of EVENTS. An exception in it goes to the log."""
+        if event not in self._callbacks:
+            raise ValueError(f"{event!r} is none of the events {', '.join(EVENTS)}")
+        self._callbacks[event].append(guarded(callback, f"callback for {event!r}"))
+
+    # IService
+
+    def startService(self) -> None:
+        """Connect, and stay connected."""
+        if not self.running and self.parent is None:
+            # Alone, nobody else would stop it in good order. An Application does.
+            self._shutdown_trigger = self.reactor.addSystemEventTrigger(
+                "before", "shutdown", self._stop_with_reactor
+            )
+        self._down_since = time.monotonic()
+        super().startService()
+
+    def _stop_with_reactor(self) -> Any:
+        self._shutdown_trigger = None
+        return self.stopService() if self.running else None
+
+    def stopService(self) -> defer.Deferred[None]:
+        """Stop consuming, let handlers and publishers finish, settle, close.
+
+        :returns: a Deferred that fires when the connection is closed, after `drain_timeout` and a
+            little at the latest
+        """
+        trigger, self._shutdown_trigger = self._shutdown_trigger, None
+        if trigger is not None:
+            self.reactor.removeSystemEventTrigger(trigger)
+        return defer.Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        deadline = self.reactor.seconds() + self.drain_timeout
+        await defer.DeferredList([each.stop(self.drain_timeout) for each in self._handlings])
+        if self.connection is not None:
+            for publisher in self._publishers:
+                left = max(0.0, deadline - self.reactor.seconds())
+                flushing = publisher.flush().addTimeout(left, self.reactor)
+                await flushing.addErrback(lambda _: None)
+        stopped = NotConnected("The service is stopped")
+        for publisher in self._publishers:
+            publisher.close(stopped)
+        for channel in list(self._channels):
+            channel.shut(stopped)
+        for running in list(self._running):
+            running.cancel()
+        await super().stopService()
+        await self._in_a_turn_of_its_own(None)
+
+    # For the channels of this service
+
+    def tell(self, event: str, *values: Any) -> None:
+        """Something happened: to the log and to whoever wants to know."""
+        self._log.info(
+            "{service!r}: {event} {values}", service=self, event=event, values=values or ""
+        )
+        for callback in list(self._callbacks[event]):
+            callback(*values)
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run something that the end of the service cancels."""
+        running = defer.Deferred.fromCoroutine(coroutine)
+        self._running.add(running)
+
+        def ended(result: Any) -> None:
+            self._running.discard(running)
+
+        running.addBoth(ended)
+
+    def forget(self, channel: RecoveringChannel) -> None:
+        """A channel was closed for good."""
+        self._channels.discard(channel)
+
+    def end_subscriptions(self, queue: str) -> None:
+        """A queue was deleted by this client."""
+        for channel in list(self._channels):
+            for subscription in channel.subscriptions:
+                if subscription.queue_name == queue:
+                    subscription.end()
+                    channel.forget(subscription)
+
+    async def declare_again(self) -> None:
+        """Declare everything that was recorded on the connection in use."""
+        channel = await self.connection.channel()
+        await self.recorder.declare_on(channel, self._on_renamed)
+        channel.close()
+
+    # The connection
+
+    def _add_channel(self, channel: RecoveringChannel) -> None:
+        self._channels.add(channel)
+        connection = self.connection
+        if connection is not None and connection.is_open:
+
+            async def open_first() -> None:
+                try:
+                    await channel.recover_on(connection)
+                except Exception as why:
+                    if connection is self.connection and connection.is_open:
+                        self.tell("recovery failed", why)
+                        channel._retry(channel._reopen, connection)
+
+            self.run(open_first())
+
+    async def _establish(self) -> TwistedProtocolConnection:
+        """One attempt: connect, and bring everything back."""
+        self.tell("recovering")
+        try:
+            connection = await connecting.connect_any(
+                self._places, self._make, self.reactor, self._options
+            )
+            recovering = defer.Deferred.fromCoroutine(self._recover(connection))
+            try:
+                await recovering.addTimeout(self._recovery_timeout, self.reactor)
+                if connection.is_closed:
+                    raise fresh_exception(await connection.when_closed())
+            except BaseException:
+                self.connection = None
+                connecting.drop(connection)
+                raise
+        except Exception as why:
+            self.failed_attempts += 1
+            if self.running:
+                self.tell("recovery failed", why)
+            raise
+        self._on_connected(connection)
+        return connection
+
+    async def _recover(self, connection: Any) -> None:
+        if self._setup is not None:
+            await connecting.maybe_await(self._setup(await connection.channel()))
+        declaring = await connection.channel()
+        await self.recorder.declare_on(declaring, self._on_renamed)
+        declaring.close()
+        self.connection = connection  # channels made from now on see to themselves
+        for channel in list(self._channels):
+            await channel.recover_on(connection)
+
+    def _on_renamed(self, old: str, new: str) -> None:
+        self.tell("queue renamed", old, new)
+
+    def _on_connected(self, connection: Any) -> None:
+        self.connection = connection
+        connection.when_closed().addCallback(self._on_lost, connection)
+        connection.add_on_connection_blocked_callback(
+            lambda _connection, frame: self.tell("blocked", frame.method.reason)
+        )
+        connection.add_on_connection_unblocked_callback(lambda *_: self.tell("unblocked"))
+        if self._down_since is not None:
+            self._down_seconds += time.monotonic() - self._down_since
+            self._down_since = None
+        first, self._connected_before = not self._connected_before, True
+        if not first:
+            self.reconnects += 1
+        # Later: then ClientService knows of the connection, and may be told to stop.
+        self.reactor.callLater(0, self.tell, "connected" if first else "recovered", connection)
+
+    def _on_lost(self, reason: Any, connection: Any) -> None:
+        if connection is self.connection:
+            self.connection = None
+        self._down_since = time.monotonic()
+        if self.running:
+            self.tell("lost", reason)
+
+
+__all__ = ["EVENTS", "Link", "RecoveringService"]
