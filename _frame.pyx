@@ -164,6 +164,7 @@ cdef enum:
     UNEXPECTED_FRAME = 505
     RESOURCE_ERROR = 506
     NOT_IMPLEMENTED = 540
+    INTERNAL_ERROR = 541
 
     # A body is allocated at once up to this size, beyond it as its octets really come: the size
     # a peer announces costs it 8 octets.
@@ -586,7 +587,7 @@ cdef class _RawProperties(_Light):
 
     def __reduce__(self):
         # Undecoded as long as nobody has looked: no decoding error can come of it.
-        looked = self.in_dict or self.values is not NULL or self.raw_octets is NULL
+        looked = self.raw_octets is NULL or self.values is not NULL or dict_slot(self)[0] is not NULL
         fields = dict(own_dict(self)) if looked else None
         return restore_properties, (type(self), fields, problem_of(self), self.raw, self.number)
 
@@ -626,8 +627,8 @@ cdef class _Field:
         cdef PyObject* value
         if not light.in_dict:
             if self.kind != PROPERTY:
-                return method_field(<_ContentMethod>light, self)
-            value = decoded(<_RawProperties>light)[self.slot]
+                return method_field(<_ContentMethod?>light, self)
+            value = decoded(<_RawProperties?>light)[self.slot]
         else:
             value = PyDict_GetItemWithError(own_dict(light), self.__name__)
         if value is NULL:
@@ -685,23 +686,23 @@ cdef int fill_dict(_Light light) except -1:
     return 0
 
 
-def get_dict(_Light light):
+def get_dict(_Light light not None):
     return own_dict(light)
 
 
-def set_dict(_Light light, fields):
+def set_dict(_Light light not None, fields):
     PyObject_GenericSetDict(light, fields, NULL)
     light.in_dict = True
 
 
-def restore_method(cls, fields):
+def restore_method(cls, dict fields not None):
     """Undo ``_ContentMethod.__reduce__``."""
     cdef _Light light = cls.__new__(cls)
     set_dict(light, fields)
     return light
 
 
-def restore_properties(cls, fields, problem, raw, uint32_t max_nesting):
+def restore_properties(cls, dict fields, str problem, bytes raw, uint32_t max_nesting):
     """Undo ``_RawProperties.__reduce__``."""
     cdef _RawProperties light = cls.__new__(cls)
     light.number = max_nesting
@@ -1116,7 +1117,7 @@ cdef class ChannelState:
 
     cdef int make_room(self, Py_ssize_t needed) except -1:
         cdef Py_ssize_t room = max(<Py_ssize_t>PREALLOCATE_MAX, 2 * self.allocated, needed)
-        if room > <Py_ssize_t>self.body_size:
+        if <uint64_t>room > self.body_size:
             room = self.body_size
         if self.body is NULL:
             self.body = PyBytes_FromStringAndSize_raw(NULL, room)
@@ -1172,6 +1173,9 @@ cdef object tag_octets(consumer_tag):
 # The decoder
 # ------------------------------------------------------------------------------------------------
 
+cdef str OUT_OF_MEMORY = "out of memory"
+cdef str BROKEN_OFF = "decoding was broken off"
+
 cdef enum Step:
     FRAME         # the next octet begins a frame, or lies in the one that is being carried
     BODY_PAYLOAD  # inside a body frame, whose payload goes straight to where it belongs
@@ -1210,9 +1214,10 @@ cdef class FrameDecoder:
     cdef list reported               # subscriptions that got messages
 
     cdef bint started, busy
-    cdef tuple failure
+    cdef int failure                 # the reply code of the error; 0: none
+    cdef object failure_text
 
-    def __init__(self, message_class, *, frame_max=131072, max_header_size=1 << 20,
+    def __cinit__(self, message_class, *, frame_max=131072, max_header_size=1 << 20,
                  max_message_size=128 << 20, max_nesting=100):
         if not issubclass(message_class, tuple):
             raise TypeError("message_class must be a subclass of tuple")
@@ -1254,18 +1259,22 @@ cdef class FrameDecoder:
 
     def feed(self, data):
         """Hand in what has come; next_frame() reads it."""
-        cdef bytes chunk = data if PyBytes_CheckExact(data) else bytes(memoryview(data))
-        if self.failure is not None:
+        if self.failure:
+            memoryview(data)  # not anything at all, even then
             return
-        if self.chunk is None and not self.busy:
-            self.open_chunk(chunk)
-        else:
-            self.later.append(chunk)
+        try:
+            chunk = data if PyBytes_CheckExact(data) else bytes(memoryview(data))
+            if self.chunk is None and not self.busy:
+                self.open_chunk(chunk)
+            else:
+                self.later.append(chunk)
+        except MemoryError:
+            self.fail(RESOURCE_ERROR, OUT_OF_MEMORY)
 
     def next_frame(self):
         """The next frame that is no direct delivery, or None when more data is needed."""
-        if self.failure is not None:
-            raise DecodeError(*self.failure)
+        if self.failure:
+            raise DecodeError(self.failure, self.failure_text)
         if self.busy:  # from a finalizer, in the middle of an allocation
             raise RuntimeError("next_frame() is running already")
         self.busy = True
@@ -1274,11 +1283,12 @@ cdef class FrameDecoder:
         except DecodeError as error:
             self.fail(error.reply_code, error.reply_text)
             raise
-        except BaseException as error:
-            self.fail(RESOURCE_ERROR, f"the decoder broke off: {type(error).__name__}")
-            if not isinstance(error, MemoryError):
-                raise
-            raise DecodeError(*self.failure) from error
+        except MemoryError as error:
+            self.fail(RESOURCE_ERROR, OUT_OF_MEMORY)
+            raise DecodeError(RESOURCE_ERROR, OUT_OF_MEMORY) from error
+        except BaseException:
+            self.fail(INTERNAL_ERROR, BROKEN_OFF)
+            raise
         finally:
             self.busy = False
 
@@ -1355,12 +1365,13 @@ cdef class FrameDecoder:
         self.at += count
         return self.carried >= wanted
 
-    cdef int fail(self, int code, str text) except -1:
-        """Nothing is read any more; memory is given back."""
-        self.failure = (code, text)
+    cdef int fail(self, int code, object text) except -1:
+        """Nothing is read any more; memory is given back. Takes none itself to get that far."""
+        self.failure = code
+        self.failure_text = text
         self.chunk = None
         self.at = self.end = NULL
-        self.later = []
+        self.later.clear()
         PyMem_Free(self.carry)
         self.carry = NULL
         self.carried = self.carry_size = 0
@@ -1767,7 +1778,7 @@ cdef class OutputBuffer:
     cdef Py_ssize_t used, size
     cdef bint busy                 # a call is being encoded
 
-    def __init__(self, *, frame_max=131072, limit=65536):
+    def __cinit__(self, *, frame_max=131072, limit=65536):
         self.frame_max = frame_max
         self.limit = limit
 
@@ -1791,6 +1802,7 @@ cdef class OutputBuffer:
     def take(self):
         """Everything that was encoded; the buffer is empty then."""
         cdef PyObject* octets
+        cdef Py_ssize_t used
         self.check_idle()
         if self.used < HAND_OVER:
             taken = PyBytes_FromStringAndSize(
@@ -1798,12 +1810,11 @@ cdef class OutputBuffer:
             )
             self.used = 0
             return taken
-        if self.used != self.size:
-            _PyBytes_Resize(&self.octets, self.used)
-        taken = <object>self.octets
-        octets = self.octets
+        octets, used = self.octets, self.used
         self.octets = NULL
         self.used = self.size = 0
+        _PyBytes_Resize(&octets, used)
+        taken = <object>octets
         Py_XDECREF(octets)
         return taken
 
@@ -1882,7 +1893,7 @@ cdef class ChannelEncoder:
     #: While it is False nothing is encoded, and True returned: the caller's slow path says why.
     cdef public bint open
 
-    def __init__(self, OutputBuffer output not None, int number):
+    def __cinit__(self, OutputBuffer output not None, int number):
         if not 0 <= number <= 0xFFFF:
             raise ValueError(f"channel numbers are 0 to 65535, not {number}")
         self.output = output
@@ -2145,7 +2156,7 @@ cdef int put_table(OutputBuffer output, object table, str name, int depth) excep
     begin_nested(output, name, depth)
     if type(table) is dict:
         for key, value in (<dict>table).items():
-            put_short_string(output, key, name)
+            put_short_string(output, key, "a key of headers")
             put_value(output, value, name, depth)
     elif table:
         try:
@@ -2153,7 +2164,7 @@ cdef int put_table(OutputBuffer output, object table, str name, int depth) excep
         except AttributeError:
             raise TypeError(f"{name} must be a dict, not {type(table).__name__}") from None
         for key, value in entries:
-            put_short_string(output, key, name)
+            put_short_string(output, key, "a key of headers")
             put_value(output, value, name, depth)
     return end_nested(output, begin)
 
@@ -2190,12 +2201,11 @@ cdef int put_value(OutputBuffer output, object value, str name, int depth) excep
     elif isinstance(value, list):
         output.room(1)[0] = c"A"
         put_array(output, value, name, depth + 1)
-    elif isinstance(value, datetime):
-        at = output.room(9)
-        at[0] = c"T"
-        store_u64(at + 1, unsigned_of(timegm(value.utctimetuple()), name))
-    elif isinstance(value, Decimal):
-        put_decimal(output, value, name)
+    elif isinstance(value, (datetime, Decimal)):
+        try:
+            put_datetime(output, value) if isinstance(value, datetime) else put_decimal(output, value)
+        except (ArithmeticError, ValueError) as error:
+            raise ValueError(f"{name}: {value!r} can't be sent: {error}") from error
     else:
         raise UnsupportedField(f"{name}: values of {type(value).__name__} can't be sent", value)
     return 0
@@ -2216,17 +2226,24 @@ cdef int put_integer(OutputBuffer output, object value, str name) except -1:
     return 0
 
 
-cdef int put_decimal(OutputBuffer output, object value, str name) except -1:
+cdef int put_datetime(OutputBuffer output, object value) except -1:
+    cdef uint64_t seconds = unsigned_of(timegm(value.utctimetuple()), "its timestamp")
+    cdef unsigned char* at = output.room(9)
+    at[0] = c"T"
+    store_u64(at + 1, seconds)
+    return 0
+
+
+cdef int put_decimal(OutputBuffer output, object value) except -1:
     cdef unsigned char* at
     value = value.normalize()
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):
-        raise ValueError(f"{name}: {value} can't be sent")
+        raise ValueError("not a number")
     scale = -exponent if exponent < 0 else 0
+    unscaled = int(value * Decimal(10) ** scale)
     at = output.room(6)
     at[0] = c"D"
-    at[1] = <unsigned char>integer_of(scale, name, 0, 255)
-    store_u32(at + 2, <uint32_t>integer_of(
-        int(value * Decimal(10) ** scale), name, -0x80000000, 0x7FFFFFFF
-    ))
+    at[1] = <unsigned char>integer_of(scale, "its scale", 0, 255)
+    store_u32(at + 2, <uint32_t>integer_of(unscaled, "its digits", -0x80000000, 0x7FFFFFFF))
     return 0
