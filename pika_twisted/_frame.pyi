@@ -1,26 +1,12 @@
+"""What ``_frame.pyx`` and its twin ``_frame_py.py`` promise."""
+
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, final, overload
+from typing import Any, SupportsIndex, final, overload
 
 from pika import frame, spec
-from typing_extensions import Self
 
 from ._errors import DecodeError as DecodeError
 from ._errors import UndecodableProperties as UndecodableProperties
-
-__all__ = [
-    "IMPLEMENTATION",
-    "Backlog",
-    "BasicProperties",
-    "ChannelEncoder",
-    "DecodeError",
-    "Deliver",
-    "FrameDecoder",
-    "GetOk",
-    "OutputBuffer",
-    "OversizedContent",
-    "Return",
-    "UndecodableProperties",
-]
 
 IMPLEMENTATION: str
 
@@ -29,54 +15,51 @@ class GetOk(spec.Basic.GetOk): ...
 class Return(spec.Basic.Return): ...
 
 class BasicProperties(spec.BasicProperties):
+    """Decoded when touched.
+
+    Where the octets mean nothing, the first property that can't be decoded and all behind it (in
+    the order of the wire, which is that of the constructor) raise UndecodableProperties, until
+    they are assigned. repr, ==, copy and pickle never raise.
+    """
+
     @property
     def raw(self) -> bytes | None: ...
 
-@final
-class Backlog:
-    def __init__(self, items: Iterable[Any] = ()) -> None: ...
-    @property
-    def body_bytes(self) -> int: ...
-    def append(self, item: Any) -> None: ...
-    def popleft(self) -> Any: ...
-    def popmany(self, count: int) -> list[Any]: ...
-    def clear(self) -> None: ...
-    def copy(self) -> list[Any]: ...
-    def track(self) -> None: ...
-    def __len__(self) -> int: ...
-    def __bool__(self) -> bool: ...
-    def __iter__(self) -> Iterator[Any]: ...
-    def __reversed__(self) -> Iterator[Any]: ...
-    def __contains__(self, item: object, /) -> bool: ...
-    @overload
-    def __getitem__(self, index: int, /) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice, /) -> list[Any]: ...
-    def __eq__(self, other: object, /) -> bool: ...
-    __hash__: ClassVar[None]  # type: ignore[assignment]
-
 class OversizedContent:
+    """In place of the header of a content longer than ``max_message_size``.
+
+    Its method frame has been returned before, unless it was a direct delivery. Its body is read
+    over by the decoder.
+    """
+
     channel_number: int
     method: Any
     body_size: int
     limit: int
-    def __init__(self, channel_number: int, method: Any, body_size: int, limit: int) -> None: ...
+    def __init__(
+        self, channel_number: int, method: Any, body_size: int, limit: int
+    ) -> None: ...
 
 @final
 class FrameDecoder:
+    """Bytes in, frames and whole messages out.
+
+    next_frame() gives one frame after the other, None when more data is needed, or raises
+    DecodeError; after that it raises the same again, and feed() drops what it gets. MemoryError
+    becomes a DecodeError with code 506. No other exception comes out.
+
+    Limits count whole frames with their 8 octets; ``max_header_size`` holds for content headers
+    where it is more than ``frame_max``. ``max_nesting`` (at most 1000) is how deep tables and
+    arrays may lie inside the outermost table.
+
+    ``frames_direct`` counts the frames that next_frame() did not return: those of direct
+    deliveries, and the body frames of oversized contents.
+    """
+
     frame_max: int
     max_header_size: int
     max_message_size: int
     max_nesting: int
-    def __new__(
-        cls,
-        message_class: type,
-        *,
-        frame_max: int = 131072,
-        max_header_size: int = ...,
-        max_message_size: int = ...,
-        max_nesting: int = 100,
-    ) -> Self: ...
     @property
     def frames_direct(self) -> int: ...
     @property
@@ -85,6 +68,15 @@ class FrameDecoder:
     def buffered(self) -> int: ...
     @property
     def ready(self) -> bool: ...
+    def __init__(
+        self,
+        message_class: type[tuple[Any, ...]],
+        *,
+        frame_max: int = 131072,
+        max_header_size: int = 1 << 20,
+        max_message_size: int = 128 << 20,
+        max_nesting: int = 100,
+    ) -> None: ...
     def feed(self, data: bytes | bytearray | memoryview) -> None: ...
     def next_frame(
         self,
@@ -110,33 +102,67 @@ class FrameDecoder:
     def forget_channel(self, channel_number: int) -> None: ...
 
 @final
+class Backlog:
+    """A queue that looks like a list. Messages in it are hidden from the cyclic collector until
+    they are taken, looked at, or ``track()`` is called."""
+
+    __hash__ = None  # type: ignore[assignment]
+    @property
+    def body_bytes(self) -> int: ...
+    def __init__(self, items: Iterable[Any] = ()) -> None: ...
+    def append(self, item: Any) -> None: ...
+    def popleft(self) -> Any: ...
+    def popmany(self, count: int) -> list[Any]: ...
+    def clear(self) -> None: ...
+    def copy(self) -> list[Any]: ...
+    def track(self) -> None: ...
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def __reversed__(self) -> Iterator[Any]: ...
+    def __contains__(self, item: object) -> bool: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
 class OutputBuffer:
+    """Encoded frames, waiting to be written.
+
+    Where memory runs out in take(), what was encoded is lost: the connection has to be dropped.
+    """
+
     held: bool
-    limit: int
     frame_max: int
-    def __new__(cls, *, frame_max: int = 131072, limit: int = 65536) -> Self: ...
+    limit: int
     @property
     def frames(self) -> int: ...
+    def __init__(self, *, frame_max: int = 131072, limit: int = 65536) -> None: ...
     def __len__(self) -> int: ...
     def take(self) -> bytes: ...
     def channel(self, number: int) -> ChannelEncoder: ...
 
 @final
 class ChannelEncoder:
-    open: bool
-    def __new__(cls, output: OutputBuffer, number: int) -> Self: ...
+    """Each call returns whether the buffer is to be written out now, or raises and has done nothing:
+    TypeError or ValueError for an argument that can't be encoded, pika's ShortStringTooLong, or
+    what a properties object's own encode() raises."""
+
     @property
     def number(self) -> int: ...
+    def __init__(self, output: OutputBuffer, number: int) -> None: ...
     def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool: ...
     def nack(
         self, delivery_tag: int | None = 0, multiple: bool = False, requeue: bool = True
     ) -> bool: ...
-    def reject(self, delivery_tag: int, requeue: bool = True) -> bool: ...
+    def reject(self, delivery_tag: int | None, requeue: bool = True) -> bool: ...
     def publish(
         self,
-        exchange: str,
-        routing_key: str,
-        body: bytes | bytearray | memoryview | str,
+        exchange: str | bytes,
+        routing_key: str | bytes,
+        body: str | bytes | bytearray | memoryview,
         properties: spec.BasicProperties | None = None,
         mandatory: bool = False,
     ) -> bool: ...
