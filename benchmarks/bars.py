@@ -1,7 +1,7 @@
 """The bars: how much cheaper than pika, and how near to rabbitmq-c, each thing is meant to be.
 
-They are printed beside the numbers, met or not, and never asserted: on a loaded machine a benchmark that fails
-says nothing.
+They are printed beside the numbers, met or not, and never asserted: on a loaded machine a
+benchmark that fails says nothing.
 """
 
 from __future__ import annotations

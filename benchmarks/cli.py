@@ -7,7 +7,9 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import environment, report, rows
+from benchmarks import callgrind, demo, environment, report, rows, scale
+from benchmarks import codec as micro
+from benchmarks import live as real
 from benchmarks.peer import PeerProcess
 from benchmarks.rows import Row
 from benchmarks.runner import Prepare, Runner, peer_prepare
@@ -30,6 +32,7 @@ OTHER_CASES = {
     "scale": "cost as the work grows: messages, channels, sizes, chunks, backlog",
     "codec": "micro-benchmarks of the codec with pyperf, or instructions with --callgrind",
     "live": "throughput at a real broker (--url)",
+    "demo": "half a million messages beside pika's adapter, in a few seconds",
 }
 
 
@@ -44,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         default="all",
         choices=[*OTHER_CASES, *CASES],
-        help="what to measure (default: all)",
+        help="; ".join(f"{name}: {text}" for name, text in OTHER_CASES.items()),
     )
     made.add_argument("--client", action="append", choices=CLIENTS, help="only these (repeatable)")
     made.add_argument("--ack", choices=ACK_MODES, help="one ack mode")
@@ -65,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
     options = parser().parse_args(arguments)
-    if options.case == "codec":
+    if options.case == "demo":
+        demo.demo(options.url)
+    elif options.case == "codec":
         codec(options)
     elif options.case == "live" or options.url:
         live(options)
@@ -76,8 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def chosen_rows(options: argparse.Namespace) -> list[Row]:
     """Return the rows of the case."""
-    from benchmarks import scale
-
     if options.case == "scale":
         return scale.rows(options)
     if options.case == "all":
@@ -91,7 +94,9 @@ def measure(options: argparse.Namespace, chosen: list[Row], prepare: Prepare) ->
     runner = Runner(prepare, options.repeats, options.verbose)
     with interrupted_is_enough():
         runner.run(chosen)
-    chosen = [row for row in chosen if any((row.key, spec.client) in runner.results for spec in row.specs)]
+    chosen = [
+        row for row in chosen if any((row.key, spec.client) in runner.results for spec in row.specs)
+    ]
     print(report.table(chosen, runner.results, found))
     if options.json:
         report.write_json(options.json, chosen, runner.results, found)
@@ -113,19 +118,16 @@ def interrupted_is_enough() -> Iterator[None]:
 def codec(options: argparse.Namespace) -> None:
     """Run the codec's own benchmarks."""
     if options.callgrind:
-        from benchmarks import callgrind
-
         callgrind.run()
         return
-    from benchmarks import codec as micro
-
-    micro.run(options.json)
+    arguments = ["--fast"] if options.repeats < 10 else []
+    if options.json:
+        arguments += ["-o", options.json]
+    micro.run(arguments)
 
 
 def live(options: argparse.Namespace) -> None:
     """Run against a real broker."""
-    from benchmarks import live as real
-
     if not options.url:
         raise SystemExit("live needs --url amqp://user:password@host/vhost")
     with real.Broker(options.url) as broker:

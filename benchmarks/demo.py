@@ -1,7 +1,7 @@
 """Half a million messages through pika_twisted and some through pika's adapter, side by side.
 
-``python -m benchmarks.demo`` talks to the embedded peer; ``python -m benchmarks.demo amqp://...`` to a real
-broker, where it makes a temporary queue, fills it, empties it and deletes it.
+``python -m benchmarks.demo`` talks to the embedded peer; ``python -m benchmarks.demo amqp://...``
+to a real broker, where it makes a temporary queue, fills it, empties it and deletes it.
 """
 
 from __future__ import annotations
@@ -121,13 +121,15 @@ def demo(url: str) -> None:
             print(f"consuming from the broker at {url.rsplit('@', 1)[-1]}")
             prepare, numbers = stack.enter_context(Broker(url)).prepare, LIVE_MESSAGES
         else:
-            print("consuming from an embedded AMQP peer over loopback TCP: 100-byte bodies, 5 properties")
+            print("consuming from an embedded AMQP peer over loopback TCP, bodies of 100 bytes")
             prepare = peer_prepare(stack.enter_context(PeerProcess()).url)
             numbers = MESSAGES
         answers = {}
         for ack in MODES:
             for client, messages in numbers.items():
-                spec = Spec(client=client, case="consume", ack=ack, messages=messages, warmup=WARMUP)
+                spec = Spec(
+                    client=client, case="consume", ack=ack, messages=messages, warmup=WARMUP
+                )
                 if url:
                     spec = replace(spec, prefetch=1_000 if ack == "each" else 0)
                     print(f"  publishing {messages:,} messages ...", flush=True)

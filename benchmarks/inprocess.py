@@ -1,7 +1,7 @@
-"""A TwistedProtocolConnection without a socket: bytes are handed to ``dataReceived`` as the case wants them.
+"""A TwistedProtocolConnection without a socket: a case hands its bytes to ``dataReceived``.
 
-For what a socket would hide (the chunk size, the moment of each read) or drown (a message per read costs some
-ten microseconds of reactor and system calls in any client).
+For what a socket would hide (the chunk size, the moment of each read) or drown (a message per read
+costs some ten microseconds of reactor and system calls in any client).
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 import pika
-from pika import amqp_object, frame, spec as amqp
+from pika import amqp_object, frame
+from pika import spec as amqp
 from twisted.internet import defer, task
 from twisted.internet.testing import StringTransport
 

@@ -1,8 +1,8 @@
 """The peer's books: which deliveries were acknowledged, and what was published.
 
-Both have a fast path that compares a whole read with the bytes it should consist of, and a slow path that
-looks at one frame; both count the same things, so a client that acks out of order or publishes messages that
-differ is only slower to serve, not judged differently.
+Both have a fast path that compares a whole read with the bytes it should consist of, and a slow
+path that looks at one frame; both count the same things, so a client that acks out of order or
+publishes messages that differ is only slower to serve, not judged differently.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class AckLedger:
         return self.delivered + 1 - self._lowest - len(self._early)
 
     def swallow(self, data: bytes, position: int) -> int:
-        """Book the acks at `position` that come one by one in order; return how many bytes they were."""
+        """Book the acks at `position` that come in order; return how many bytes they were."""
         size = self._train.unit_size
         taken = 0
         while not self._early:
@@ -95,7 +95,7 @@ class PublishLedger:
         self._unit_body = 0
 
     def swallow(self, data: bytes, position: int) -> int:
-        """Book the contents at `position` that equal the last two; return how many bytes they were."""
+        """Book the contents at `position` that equal the last two; return their length."""
         if self._missing >= 0 or not self._repeated:
             return 0
         size = len(self._last)

@@ -1,7 +1,7 @@
 """Against a real broker: its queues are filled first, then each client empties one.
 
-The broker shares the machine with its clients, so that the wall time tells what a user gets; the CPU tells
-what the client took of it.
+The broker shares the machine with its clients, so that the wall time tells what a user gets; the
+CPU tells what the client took of it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def live_spec(options: Namespace, client: str, style: str, ack: str) -> Spec:
 
 
 class Broker:
-    """Two queues of our own at a real broker, filled before each measurement, deleted at the end."""
+    """Two queues of our own at a real broker, filled before each measurement."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -1,9 +1,9 @@
-"""An AMQP 0-9-1 peer for benchmarks, in a process of its own: the part of a broker that a client can see.
+"""The part of a broker that a client can see, for benchmarks, in a process of its own.
 
-It answers the handshake and the usual methods, floods consumers with deliveries, checks that every delivery
-was acked exactly once, and counts and confirms publishes.  What it does is asked for by queue names (see
-:mod:`benchmarks.peer_channel`), so that every client library can be served without special code.  It stores
-no message and is no broker.
+It answers the AMQP 0-9-1 handshake and the usual methods, floods consumers with deliveries, checks
+that every delivery was acked exactly once, and counts and confirms publishes. What it does is
+asked for by queue names (see :mod:`benchmarks.peer_channel`), so that every client library can be
+served without special code. It stores no message and is no broker.
 
 ``python -m benchmarks.peer`` prints its port and serves until its standard input ends.
 """
@@ -62,7 +62,8 @@ class PeerProcess:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=10)
         if self._process.stdout is not None:

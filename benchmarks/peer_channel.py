@@ -52,7 +52,7 @@ class PeerChannel:
     # Deliveries
 
     def next_view(self, limit: int) -> memoryview | None:
-        """Return the next deliveries to send, or None when there are none or prefetch forbids them."""
+        """Return the next deliveries to send; None when there are none, or prefetch forbids it."""
         for tag, flood in self.floods.items():
             room = limit
             if not flood.no_ack and self._prefetch:

@@ -86,7 +86,7 @@ class Session:
     # Out
 
     def _write(self) -> tuple[bool, bool]:
-        """Send once; return whether there was something to send, and whether the socket was full."""
+        """Send once; return (there was something to send, the socket was full)."""
         if self._sending is None:
             self._sending = self._next_view()
             if self._sending is None:

@@ -38,7 +38,9 @@ def draw(file: str, rows: Sequence[Row], results: Results, environment: dict[str
         return
     matplotlib.use("Agg")
     stem = str(Path(file).with_suffix(""))
-    note = "  ".join(f"{name} {environment[name]}" for name in ("python", "pika", "rabbitmq-c", "cpu"))
+    note = "  ".join(
+        f"{name} {environment[name]}" for name in ("python", "pika", "rabbitmq-c", "cpu")
+    )
     panels = [row for row in rows if row.key in PANELS]
     if panels:
         save(bars_figure(panels, results, note), stem)
@@ -61,7 +63,7 @@ def bars_figure(panels: Sequence[Row], results: Results, note: str) -> Any:
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=(4.6 * len(panels), 3.6), layout="constrained", squeeze=False
     )
-    for axis, row in zip(axes[0], panels):
+    for axis, row in zip(axes[0], panels, strict=True):
         bars = []
         for spec in row.specs:
             cost = results[row.key, spec.client].best("cpu")
@@ -89,7 +91,7 @@ def series_figure(found: dict[tuple[str, str], list[series.Point]], note: str) -
     figure, axes = pyplot.subplots(
         1, len(names), figsize=(3.8 * len(names), 3.6), layout="constrained", squeeze=False
     )
-    for axis, name in zip(axes[0], names):
+    for axis, name in zip(axes[0], names, strict=True):
         for (series_name, client), points in found.items():
             if series_name == name:
                 axis.plot(

@@ -116,7 +116,9 @@ def table(rows: Sequence[Row], results: Results, environment: dict[str, str]) ->
             lines.extend(backlog_verdict(results))
     lines.extend(series.table(rows, results))
     lines.append("")
-    lines.append("CPU: user + system of the client's process, smallest of the repeats; wall likewise.")
+    lines.append(
+        "CPU: user + system of the client's process, smallest of the repeats; wall likewise."
+    )
     return "\n".join(lines)
 
 

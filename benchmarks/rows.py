@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from benchmarks.bars import BARS, NO_BAR, Bar
 from benchmarks.spec import BATCH, Spec
 from benchmarks.worker import CLIENTS, TWISTED
 
-# Clients whose cost is tens of microseconds do a smaller part of the work; the cost per message stays the same
-# (pika: 20,000 and 100,000 messages within the noise) and the run stays short.
+# Clients whose cost is tens of microseconds do a smaller part of the work: the cost per message
+# stays the same (pika: 20,000 and 100,000 messages within the noise) and the run stays short.
 FAST = ("pika_twisted", "rabbitmq-c", "bare")
 SLOWER = 10
 
@@ -52,8 +53,11 @@ class Row:
     title: str
     specs: tuple[Spec, ...]
     bar: Bar = NO_BAR
-    unit: str = "us"  # "us": microseconds per message; "bytes": per message; "ms": a collection; "rate": wall
-    pika_row: str = ""  # whose pika and rabbitmq-c numbers are compared with, where this row has none
+    # "us": CPU per message; "rate": wall time per message; "bytes": per message; "ms": a collection
+    unit: str = "us"
+    pika_row: str = (
+        ""  # whose pika and rabbitmq-c numbers are compared with, where this row has none
+    )
 
     def spec_of(self, client: str) -> Spec | None:
         """Return the client's spec, if it takes part."""
@@ -180,20 +184,24 @@ def backlog(options: Namespace) -> list[Row]:
 def memory(options: Namespace) -> list[Row]:
     """Resident memory of queued messages."""
     rows = []
-    for properties, title in (("usual", "properties differ"), ("repeat", "properties repeat")):
-        spec = Spec(client="", case="memory", messages=90_000, properties=properties)
-        full = f"resident memory per queued message, {title}"
+    for properties, what in (("usual", "properties differ"), ("repeat", "properties repeat")):
+        title = f"resident memory per queued message, {what}"
+        specs = same_work(
+            options, case="memory", messages=90_000, warmup=200, properties=properties
+        )
         key = f"memory/{properties}"
-        rows.append(make_row(key, full, spec, TWISTED, options, unit="bytes"))
+        rows.append(Row(key, title, specs, BARS[key], unit="bytes"))
     return rows
 
 
 def collection(options: Namespace) -> list[Row]:
     """A full cyclic collection with many messages queued."""
-    specs = tuple(
-        Spec(client=name, case="gc", messages=options.messages or 100_000)
-        for name in TWISTED
-        if not options.client or name in options.client
-    )
     title = "full cyclic collection, 100,000 queued (empty process in brackets)"
-    return [Row("gc", title, specs, unit="ms")]
+    return [Row("gc", title, same_work(options, case="gc", messages=100_000), unit="ms")]
+
+
+def same_work(options: Namespace, messages: int, **fields: Any) -> tuple[Spec, ...]:
+    """Return specs of the two Twisted clients with the same number of messages."""
+    messages = options.messages or messages
+    chosen = [name for name in TWISTED if not options.client or name in options.client]
+    return tuple(Spec(client=name, messages=messages, **fields) for name in chosen)

@@ -1,4 +1,4 @@
-"""Runs the rows: every measurement in a process of its own, the repeats interleaved, with progress."""
+"""Runs the rows, each measurement in a process of its own, the repeats interleaved."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Runner:
         """Run everything: one repeat of all rows, then the next."""
         jobs = [(row, spec) for row in rows for spec in row.specs]
         done = 0
-        for repeat in range(self._repeats):
+        for _repeat in range(self._repeats):
             for row, spec in jobs:
                 done += 1
                 outcome = self.results.setdefault((row.key, spec.client), Outcome(spec))

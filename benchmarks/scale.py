@@ -1,4 +1,4 @@
-"""Cost as the work grows: each series should be a straight line, the cost per message a flat one."""
+"""Cost as the work grows: straight lines, or a flat one for the cost of one message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHANNELS = (1, 10, 50, 200)
 SIZES = (0, 100, 1_000, 10_000, 100_000, 1_000_000, 16_777_216)
 CHUNKS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 BACKLOGS = (1, 10, 1_000, 10_000, 100_000, 300_000)
-# pika stops where its time would be most of the run: 40 us a message, and deep backlogs cost it even more.
+# pika stops where its time would be most of the run.
 PIKA_MESSAGES = 30_000
 SIZE_BUDGET = 64 << 20  # bytes of bodies in one measurement
 CHUNK_BUDGET = 400_000  # reads in one measurement
@@ -27,7 +27,9 @@ def rows(options: Namespace) -> list[Row]:
         for value in values:
             specs = [specify(name, value, client) for client in TWISTED]
             chosen = [spec for spec in specs if spec and chosen_client(options, spec.client)]
-            made.append(Row(f"scale/{name}/{value}", f"scale: {value:,} {TITLES[name]}", tuple(chosen)))
+            made.append(
+                Row(f"scale/{name}/{value}", f"scale: {value:,} {TITLES[name]}", tuple(chosen))
+            )
     return made
 
 

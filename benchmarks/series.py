@@ -12,8 +12,8 @@ from benchmarks.scale import TITLES
 from benchmarks.worker import TWISTED
 
 PREFIX = "scale/"
-# Whether the cost per message should stay flat (more of the same), rise with x (bytes of a body), or fall
-# (more bytes in each read, so fewer reads).
+# More of the same: the cost per message should stay flat. It rises with the bytes of a body, and
+# falls with the bytes in each read.
 FLAT = ("messages", "channels", "backlog")
 
 
@@ -64,7 +64,9 @@ def table(rows: Sequence[Row], results: Results) -> list[str]:
     lines = []
     for name in dict.fromkeys(series for series, _client in found):
         lines.extend(["", f"CPU us per message, by {TITLES[name]}"])
-        values = sorted({point.x for key, points in found.items() if key[0] == name for point in points})
+        values = sorted(
+            {point.x for key, points in found.items() if key[0] == name for point in points}
+        )
         lines.append(f"  {'':14}" + "".join(f"{value:>12,}" for value in values))
         for client in TWISTED:
             points = found.get((name, client))

@@ -1,4 +1,4 @@
-"""What one measurement is asked to do, and what it answers.  Both cross a process border as JSON."""
+"""What one measurement is asked to do, and what it answers. Both cross a process border as JSON."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Frames as bytes: what the embedded peer sends, and what it expects back.
 
-The peer has to be several times cheaper per message than the fastest client it measures, and it is written
-in Python.  So nothing is encoded per message: a :class:`Train` is a block of equal-sized units (one unit is a
-whole delivery, or a single ack) in which only the bytes that count upward differ, and those are patched for a
-whole block at once with strided slice assignments, which run in C.  Comparing what a client sent with such a
-block verifies thousands of acks with one memcmp.
+The peer has to be several times cheaper per message than the fastest client it measures, and it is
+written in Python. So nothing is encoded per message: a :class:`Train` is a block of equal-sized
+units (one unit is a whole delivery, or a single ack) in which only the bytes that count upward
+differ, and those are patched for a whole block at once with strided slice assignments, which run
+in C. Comparing what a client sent with such a block verifies thousands of acks with one memcmp.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def make_body(size: int) -> bytes:
     return (ALL_BYTES * (size // 256 + 1))[:size]
 
 
-def content_frames(channel: int, properties: spec.BasicProperties, body: bytes, frame_max: int) -> bytes:
+def content_frames(
+    channel: int, properties: spec.BasicProperties, body: bytes, frame_max: int
+) -> bytes:
     """Return the header frame and the body frames of one content."""
     pieces = [frame.Header(channel, len(body), properties).marshal()]
     step = frame_max - FRAME_OVERHEAD
@@ -84,9 +86,11 @@ def text_counter(unit: bytes) -> Counter:
 
 
 class Train:
-    """Any stretch of an endless sequence of numbered units, as bytes, without building them one by one."""
+    """Stretches of an endless sequence of numbered units, as bytes, built in blocks."""
 
-    def __init__(self, unit: bytes, counters: list[Counter], block_bytes: int = BLOCK_BYTES) -> None:
+    def __init__(
+        self, unit: bytes, counters: list[Counter], block_bytes: int = BLOCK_BYTES
+    ) -> None:
         self.unit_size = len(unit)
         self.per_block = 1
         while self.per_block * 2 * self.unit_size <= block_bytes:
@@ -121,7 +125,7 @@ class Train:
         self._base = base
 
     def _column(self, value: int, shift: int, alphabet: bytes) -> bytes:
-        # Both are powers of two: either the byte is the same in the whole block, or it counts evenly.
+        # Both are powers of two: the byte is the same in the whole block, or it counts evenly.
         run = 1 << shift
         if run >= self.per_block:
             return alphabet[value : value + 1] * self.per_block
@@ -151,6 +155,6 @@ class Shape:
 
 
 def acks(channel: int) -> Train:
-    """Return the endless train of single acks on `channel`: a consumer's acks or a broker's confirms."""
+    """Return the endless train of single acks on `channel`, a consumer's or a broker's."""
     unit = frame.Method(channel, spec.Basic.Ack(ACK_TAG, False)).marshal()
     return Train(unit, [binary_counter(unit)], 32 * 1024)

@@ -1,6 +1,7 @@
-"""The process in which one client runs one measurement: ``python -m benchmarks.worker SPEC_AS_JSON``.
+"""The process in which one client runs one measurement.
 
-Prints one JSON line.  ``{"skipped": "why"}`` is an answer too.
+``python -m benchmarks.worker SPEC_AS_JSON`` prints one JSON line; ``{"skipped": "why"}`` is an
+answer too.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""A Twisted protocol that reads what a consumer gets and drops it: the floor under every Twisted client."""
+"""The floor under every Twisted client: a protocol that reads what a consumer gets and drops it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pika
-from pika import frame, spec as amqp
+from pika import frame
+from pika import spec as amqp
 from twisted.internet import defer, endpoints, protocol, task
 
 from benchmarks import wire
@@ -19,7 +20,7 @@ READ_SIZE = 256 * 1024  # as pika_twisted sets it
 
 
 def opening() -> bytes:
-    """Return the whole client side of the handshake; the embedded peer does not mind having it at once."""
+    """Return the client side of the handshake; the embedded peer takes it all at once."""
     methods = [
         (0, amqp.Connection.StartOk({}, "PLAIN", "\0guest\0guest", "en_US")),
         (0, amqp.Connection.TuneOk(0, FRAME_MAX, 0)),

@@ -1,4 +1,7 @@
-"""Did the work happen?  Every measurement ends with one of these, so that no client is fast by doing less."""
+"""Did the work happen? No client shall be fast by doing less.
+
+Every measurement ends with one of these.
+"""
 
 from __future__ import annotations
 

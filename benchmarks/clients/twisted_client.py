@@ -67,7 +67,7 @@ async def turn() -> None:
     """Let the reactor run once."""
     from twisted.internet import reactor
 
-    await task.deferLater(reactor, 0)  # type: ignore[arg-type]
+    await task.deferLater(reactor, 0)
 
 
 async def look_up(channel: Any, queue: str) -> tuple[int, int]:
@@ -169,7 +169,11 @@ async def publish(connection: Any, spec: Spec) -> Answer:
 
 
 async def publish_once(
-    connection: Any, spec: Spec, queue_name: str, messages: int, batch: Callable[..., Awaitable[None]]
+    connection: Any,
+    spec: Spec,
+    queue_name: str,
+    messages: int,
+    batch: Callable[..., Awaitable[None]],
 ) -> Answer:
     """Publish `messages` messages on a new channel and measure it."""
     channel = await open_channel(connection, spec)
@@ -214,7 +218,9 @@ async def publish_confirmed(
             done.callback(None)
 
     for _ in range(messages):
-        channel.basic_publish("", queue_name, body, properties).addCallbacks(confirmed, done.errback)
+        channel.basic_publish("", queue_name, body, properties).addCallbacks(
+            confirmed, done.errback
+        )
     await done
 
 

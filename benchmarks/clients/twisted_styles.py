@@ -1,7 +1,8 @@
-"""The loops of a consumer on Twisted, one for each way to write it; none does more than its user has to.
+"""The loops of a consumer on Twisted, one for each way to write it.
 
-Each takes (queue, channel, messages) and returns the last delivery tag.  The loops are written out instead of
-sharing one with a branch in it: at half a microsecond per message a test of a flag would be seen.
+None does more than its user has to. Each takes (queue, channel, messages) and returns the last
+delivery tag. The loops are written out instead of sharing one with a branch in it: at half a
+microsecond per message a test of a flag would be seen.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def inline_each(
 
 
 async def for_auto(queue: Any, channel: Any, messages: int) -> int:
-    async for message in queue:
+    async for message in queue:  # noqa: B007 (used after the loop)
         messages -= 1
         if not messages:
             break
