@@ -499,3 +499,101 @@ def test_endings_within_a_read_with_messages(session: Session, ending: str) -> N
         session.lose()
     assert taken == [b"1", b"2"]
     running.failure(exceptions.ChannelClosed)
+
+
+# What mutations of the package have shown to be untested elsewhere
+
+
+def test_tag_zero_with_multiple_confirms_everything(session: Session) -> None:
+    channel = session.channel()
+    session.confirms(channel)
+    outcomes = [session.publish(channel, b"%d" % n) for n in range(3)]
+    session.peer.ack(channel, 0, multiple=True)
+    for outcome in outcomes:
+        outcome.result()
+
+
+def test_confirm_delivery_once_it_is_on_sends_nothing(session: Session) -> None:
+    channel = session.channel()
+    session.confirms(channel)
+    call(channel.confirm_delivery).result()
+    session.peer.expect_none()
+
+
+def test_a_fired_callback_deferred_is_forgotten(session: Session) -> None:
+    channel = session.channel()
+    pending = channel._channel.callbacks.pending(1, spec.Basic.Deliver)
+    for _ in range(3):
+        deferred: defer.Deferred[Any] = defer.Deferred()
+        observing = watch(deferred)
+        channel.callback_deferred(deferred, [spec.Basic.Deliver, spec.Basic.GetEmpty])
+        getting = watch(channel.basic_get("q"))
+        session.peer.send(channel, spec.Basic.GetEmpty())
+        observing.result()
+        getting.result()
+    assert channel._channel.callbacks.pending(1, spec.Basic.Deliver) == pending
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"x")
+    assert bodies(queue.pending) == [b"x"]
+    session.lose()
+
+
+def test_waiting_consumers_get_what_came_before_bad_octets(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    getting = [watch(queue.get()) for _ in range(3)]
+    with session.peer.one_read():
+        session.peer.deliver(channel, "t", b"1", b"2")
+        session.peer.send_bytes(b"\x09\x00\x01\x00\x00\x00\x00\xce")
+    assert [outcome.result().body for outcome in getting[:2]] == [b"1", b"2"]
+    assert session.peer.expect(spec.Connection.Close).method.reply_code == 501
+    session.turn(1)
+    assert getting[2].failure(exceptions.ChannelClosed).args[0] == 501
+
+
+def test_cancelling_ready_while_connection_ready_is_at_work(session: Session) -> None:
+    setting_up: defer.Deferred[Any] = defer.Deferred()
+
+    def factory(parameters: Any, reactor: Any) -> Any:
+        protocol = session.adapter.connection(parameters, reactor)
+        protocol.connectionReady = lambda: setting_up
+        return protocol
+
+    protocol = session.connect(factory=factory)
+    deferred = protocol.ready
+    ready, waiting = watch(deferred), watch(protocol.when_ready())
+    session.peer.start()
+    session.peer.tune(heartbeat=0)
+    session.peer.open_ok()
+    assert ready.pending and waiting.pending
+    deferred.cancel()
+    session.turn(1)
+    ready.failure(defer.CancelledError)
+    waiting.failure(Exception)
+    assert not session.transport.connected
+
+
+@pytest.mark.parametrize("by", ["client", "broker", "channel"])
+def test_a_waiting_iteration_ends_after_our_own_cancel_only(session: Session, by: str) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    taken: list[bytes] = []
+
+    async def consume() -> None:
+        async for message in queue:
+            taken.append(message.body)
+
+    running = run(consume())
+    session.peer.deliver(channel, "t", b"1")
+    if by == "client":
+        watch(channel.basic_cancel("t"))
+        session.peer.deliver(channel, "t", b"2", first=2)
+        session.peer.send(channel, spec.Basic.CancelOk("t"))
+        running.result()
+        assert taken == [b"1", b"2"]
+    elif by == "broker":
+        session.peer.send(channel, spec.Basic.Cancel("t", True))
+        running.failure(exceptions.ConsumerCancelled)
+    else:
+        session.peer.close_channel(channel, 404, "NOT_FOUND")
+        running.failure(exceptions.ChannelClosedByBroker)

@@ -4,7 +4,7 @@ However it goes: nothing leaves `dataReceived`, every Deferred fires exactly onc
 unhandled is logged, no timer is left, the client does nothing a broker would close a channel for,
 and every message the broker handed out is accounted for.
 
-`PIKA_TWISTED_SESSIONS` is the number of sessions (default 40), `PIKA_TWISTED_SEED` where they start.
+`PIKA_TWISTED_SESSIONS` is how many sessions (default 40), `PIKA_TWISTED_SEED` where they start.
 """
 
 from __future__ import annotations
