@@ -24,6 +24,8 @@ from tests.support.peer import encoded_content, encoded_method, raw_frame
 from tests.support.session import Adapter, Session
 
 ROOT = Path(__file__).resolve().parents[2]
+# A transport that knows it is paused; one of which only the reactor knows; that one below TLS.
+LAYERS = ["transport", "socket", "wrapped socket"]
 
 
 def broker_closes(session: Session) -> None:
@@ -213,8 +215,10 @@ def test_d19_a_stream_that_ends_in_the_handshake(
     assert "gone" in reason.args[1]
 
 
-def test_d20_a_silent_peer_is_aborted(session: Session) -> None:
+@pytest.mark.parametrize("layers", LAYERS)
+def test_d20_a_silent_peer_is_aborted(session: Session, layers: str) -> None:
     """Unsent data or a missing close_notify would make `loseConnection` wait for TCP's timeouts."""
+    session.layers = layers
     session.open(heartbeat=10)
     session.transport.stuck = True
 
@@ -527,8 +531,10 @@ def test_d46_content_out_of_order_is_refused(session: Session, data: bytes) -> N
     assert set(taken[1:]) <= {b"0123401234"}
 
 
-def test_d47_a_paused_transport_is_not_a_silent_peer(session: Session) -> None:
+@pytest.mark.parametrize("layers", LAYERS)
+def test_d47_a_paused_transport_is_not_a_silent_peer(session: Session, layers: str) -> None:
     """Nothing arrives because the user reads nothing; the heartbeats wait in the socket."""
+    session.layers = layers
     protocol = session.open(heartbeat=10)
     protocol.transport.pauseProducing()
     session.turn(120)

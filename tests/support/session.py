@@ -10,11 +10,12 @@ from typing import Any
 
 import pika
 from pika import spec
-from twisted.internet import error, task
+from twisted.internet import error, protocol, task
+from twisted.protocols import policies
 
 from tests.support.outcome import Outcome, watch
 from tests.support.peer import Peer
-from tests.support.transport import FakeTransport
+from tests.support.transport import FakeSocket, FakeTransport, FdClock
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ PIKA = Adapter("pika", "pika.adapters.twisted_connection", "pika.adapters.twiste
 class Session:
     def __init__(self, adapter: Adapter, clock: task.Clock | None = None) -> None:
         self.adapter = adapter
-        self.tls = False  # set before connecting
+        # Set before connecting.
+        self.tls = False
+        self.layers = "transport"
         self.clock = clock or task.Clock()
         self.transport: FakeTransport = None  # type: ignore[assignment]
         self.protocol: Any = None
@@ -62,11 +65,20 @@ class Session:
         settings = pika.ConnectionParameters(**parameters)
         if factory is None:
             factory = self.adapter.connection
+        if self.layers != "transport":
+            self.clock = FdClock()
         self.protocol = factory(settings, self.clock if reactor is None else reactor)
-        self.transport = FakeTransport(self.clock, self.tls)
-        self.transport.protocol = self.protocol
-        self.peer = Peer(self.transport, self.protocol, self.clock)
-        self.protocol.makeConnection(self.transport)
+        if self.layers == "transport":
+            self.transport = FakeTransport(self.clock, self.tls)
+        else:
+            self.transport = FakeSocket(self.clock, self.tls)  # type: ignore[arg-type]
+        outermost = self.protocol
+        if self.layers == "wrapped socket":  # as TLS does it, and Twisted's policies
+            wrapping = policies.WrappingFactory(protocol.Factory())
+            outermost = policies.ProtocolWrapper(wrapping, self.protocol)
+        self.transport.protocol = outermost
+        self.peer = Peer(self.transport, outermost, self.clock)
+        outermost.makeConnection(self.transport)
         self.peer.read()
         return self.protocol
 

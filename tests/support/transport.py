@@ -1,10 +1,11 @@
+# ruff: noqa: N802  (the names of Twisted's interfaces)
 """A transport double that behaves like a socket whose other end is the test."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet import address, error, interfaces
+from twisted.internet import address, error, interfaces, task
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
@@ -132,3 +133,59 @@ class FakeTransport:
             self.connected = 0
             self.disconnecting = True
             self.protocol.connectionLost(Failure(reason))
+
+
+@implementer(interfaces.IReactorFDSet)
+class FdClock(task.Clock):
+    """A clock that also knows which sockets are read from, as a real reactor does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._readers: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:
+        if reader not in self._readers:
+            self._readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        pass
+
+    def removeWriter(self, writer: Any) -> None:
+        pass
+
+    def removeAll(self) -> list[Any]:
+        removed, self._readers = self._readers, []
+        return removed
+
+    def getReaders(self) -> list[Any]:
+        return list(self._readers)
+
+    def getWriters(self) -> list[Any]:
+        return []
+
+
+class FakeSocket(FakeTransport):
+    """A transport that tells nobody it is paused: only the reactor knows, as with a real socket."""
+
+    def __init__(self, reactor: FdClock, tls: bool = False) -> None:
+        super().__init__(reactor, tls)
+        del self.producerState
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return 3
+
+    def pauseProducing(self) -> None:
+        self.reactor.removeReader(self)
+
+    def resumeProducing(self) -> None:
+        if self.connected and not self.disconnecting:
+            self.reactor.addReader(self)
+
+    def loseConnection(self, *_: Any) -> None:
+        super().loseConnection()
+        self.reactor.removeReader(self)
