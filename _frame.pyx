@@ -74,6 +74,12 @@ cdef extern from *:
     #define bare_object(type, items) \
         (((PyTypeObject *)(type))->tp_alloc((PyTypeObject *)(type), (items)))
 
+    /* The same for a class that the cyclic collector has nothing to do with, in half the time. */
+    static inline PyObject *bare_light_object(PyObject *type) {
+        PyObject *o = (PyObject *)PyObject_Calloc(1, ((PyTypeObject *)type)->tp_basicsize);
+        return o == NULL ? PyErr_NoMemory() : PyObject_Init(o, (PyTypeObject *)type);
+    }
+
     /* Where an object keeps its instance dict; NULL there until somebody needs one. */
     #define dict_slot(o) ((PyObject **)((char *)(o) + Py_TYPE(o)->tp_dictoffset))
 
@@ -98,6 +104,7 @@ cdef extern from *:
     #define is_short_ascii(o) (PyUnicode_CheckExact(o) && PyUnicode_IS_COMPACT_ASCII(o))
     """
     object bare_object(object type, Py_ssize_t items)
+    object bare_light_object(object type)
     PyObject** dict_slot(object o)
     void forget_hash(object o)
     object text_or_bytes(const unsigned char* at, Py_ssize_t size)
@@ -446,10 +453,6 @@ cdef dict LAYOUTS = method_layouts()
 
 cdef str method_name(uint32_t index):
     return (<Layout>LAYOUTS[index]).method_class.NAME
-
-
-cdef object bad_arguments(uint32_t index, error):
-    return DecodeError(SYNTAX_ERROR, f"arguments of {method_name(index)}: {error}")
 
 
 cdef object read_method(Layout layout, Cursor* cursor, int max_nesting):
@@ -1207,6 +1210,7 @@ cdef class FrameDecoder:
     cdef Py_ssize_t frame_size       # of the payload
     cdef Py_ssize_t payload_missing  # in the step BODY_PAYLOAD
     cdef ChannelState body_channel   # of a body frame
+    cdef uint32_t method_index       # of a method frame
 
     cdef dict channels
     cdef int last_number             # a cache of one: most frames are of the channel of the last
@@ -1283,6 +1287,9 @@ cdef class FrameDecoder:
         except DecodeError as error:
             self.fail(error.reply_code, error.reply_text)
             raise
+        except FieldError as error:
+            self.fail(SYNTAX_ERROR, f"arguments of {method_name(self.method_index)}: {error}")
+            raise DecodeError(self.failure, self.failure_text) from error
         except MemoryError as error:
             self.fail(RESOURCE_ERROR, OUT_OF_MEMORY)
             raise DecodeError(RESOURCE_ERROR, OUT_OF_MEMORY) from error
@@ -1461,7 +1468,7 @@ cdef class FrameDecoder:
             self.check_type_of_frame(type)
         return 0
 
-    cdef inline int check_type_of_frame(self, unsigned char type) except -1:
+    cdef int check_type_of_frame(self, unsigned char type) except -1:
         if (type != METHOD_FRAME and type != HEADER_FRAME and type != BODY_FRAME
                 and type != HEARTBEAT_FRAME):
             raise DecodeError(FRAME_ERROR, f"unknown frame type {type}")
@@ -1479,15 +1486,16 @@ cdef class FrameDecoder:
         cdef int64_t size = load_u32(head + 3)
         self.frame_type = head[0]
         self.channel_number = load_u16(head + 1)
-        self.check_type_of_frame(head[0])
-        if self.frame_type == HEARTBEAT_FRAME:
-            if self.channel_number != 0:
-                raise DecodeError(FRAME_ERROR, f"heartbeat on channel {self.channel_number}")
-        elif self.frame_type != METHOD_FRAME:
+        if self.frame_type == HEADER_FRAME or self.frame_type == BODY_FRAME:
             if self.channel_number == 0:
                 raise DecodeError(FRAME_ERROR, "content on channel 0")
             if self.frame_type == HEADER_FRAME and limit < self.max_header_size:
                 limit = self.max_header_size
+        elif self.frame_type == HEARTBEAT_FRAME:
+            if self.channel_number != 0:
+                raise DecodeError(FRAME_ERROR, f"heartbeat on channel {self.channel_number}")
+        elif self.frame_type != METHOD_FRAME:
+            raise DecodeError(FRAME_ERROR, f"unknown frame type {self.frame_type}")
         if size + FRAME_OVERHEAD > limit:
             raise DecodeError(
                 FRAME_ERROR, f"a frame of {size + FRAME_OVERHEAD} octets, at most {limit}"
@@ -1512,7 +1520,7 @@ cdef class FrameDecoder:
         self.body_channel = state
         return 0
 
-    cdef ChannelState known_channel(self, int number):
+    cdef inline ChannelState known_channel(self, int number):
         if number == self.last_number:
             return self.last_channel
         cdef ChannelState state = self.channels.get(number)
@@ -1546,14 +1554,11 @@ cdef class FrameDecoder:
         cdef Cursor cursor
         if self.frame_size < 4:
             raise DecodeError(FRAME_ERROR, f"a method frame of {self.frame_size} octets")
-        index = load_u32(payload)
+        self.method_index = index = load_u32(payload)
         cursor.at = payload + 4
         cursor.end = payload + self.frame_size
         if index == BASIC_DELIVER or index == BASIC_GET_OK or index == BASIC_RETURN:
-            try:
-                return self.begin_content(index, &cursor)
-            except FieldError as error:
-                raise bad_arguments(index, error) from error
+            return self.begin_content(index, &cursor)
         return self.other_method(index, &cursor)
 
     cdef object other_method(self, uint32_t index, Cursor* cursor):
@@ -1563,10 +1568,7 @@ cdef class FrameDecoder:
                 NOT_IMPLEMENTED, f"unknown method {index & 0xFFFF} of class {index >> 16}"
             )
         cdef ChannelState state = self.check_sequence(index)
-        try:
-            method = read_method(layout, cursor, self.nesting)
-        except FieldError as error:
-            raise bad_arguments(index, error) from error
+        method = read_method(layout, cursor, self.nesting)
         if index == BASIC_PUBLISH:
             state = self.channel_state(self.channel_number)
             state.awaited = CONTENT_HEADER
@@ -1600,12 +1602,12 @@ cdef class FrameDecoder:
         if state is None:
             state = self.channel_state(self.channel_number)
         if index == BASIC_DELIVER:
-            method = bare_object(Deliver, 0)
+            method = <_ContentMethod>bare_light_object(Deliver)
             subscription = self.read_consumer_tag(state, method, cursor)
         elif index == BASIC_GET_OK:
-            method = bare_object(GetOk, 0)
+            method = <_ContentMethod>bare_light_object(GetOk)
         else:
-            method = bare_object(Return, 0)
+            method = <_ContentMethod>bare_light_object(Return)
             method.number = load_u16(take(cursor, 2))
             set_text(method, 2, short_string(cursor))
         if index != BASIC_RETURN:
@@ -1670,7 +1672,7 @@ cdef class FrameDecoder:
         return None
 
     cdef object new_properties(self, ChannelState state, octets at, Py_ssize_t size):
-        cdef _RawProperties properties = bare_object(BasicProperties, 0)
+        cdef _RawProperties properties = <_RawProperties>bare_light_object(BasicProperties)
         if state.raw_properties is None or not same_octets(state.raw_properties, at, size):
             state.raw_properties = PyBytes_FromStringAndSize(<const char*>at, size)
         properties.raw_octets = new_reference(state.raw_properties)
