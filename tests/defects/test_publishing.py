@@ -291,10 +291,14 @@ def test_d48_a_publish_is_one_write(session: Session) -> None:
     assert session.peer.published_body(b"body").properties.message_id == "m"
 
 
-def test_d48_a_publisher_can_wait_for_the_transport_to_drain(session: Session) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+def test_d48_a_publisher_can_wait_for_the_transport_to_drain(session: Session, tls: bool) -> None:
+    session.tls = tls
     channel = session.channel()
     assert hasattr(session.protocol, "drained"), "no way to wait for the transport to drain"
-    watch(session.protocol.drained()).result()
+    free = watch(session.protocol.drained())
+    session.turn()
+    free.result()
 
     session.transport.fill()
     session.publish(channel, b"more")
@@ -310,7 +314,10 @@ def test_d48_a_publisher_can_wait_for_the_transport_to_drain(session: Session) -
     for outcome in waiting:
         outcome.result()
     assert gave_up.fired == 1
-    watch(session.protocol.drained()).result()
+    free = watch(session.protocol.drained())
+    session.turn()
+    free.result()
+    assert session.transport.producer is None  # the user may register one
 
 
 def test_d48_waiting_to_drain_ends_with_the_connection(session: Session) -> None:

@@ -48,9 +48,16 @@ class FakeTransport:
         else:
             self.writes.append(data)
             # As Twisted's own transports: only a write tells the producer that the buffer is full.
-            if self.full and self.producer is not None and self.streamingProducer:
-                self.producerPaused = True
-                self.producer.pauseProducing()
+            if self.tls:
+                # A TLS transport gathers small writes until the end of the turn, and learns it then.
+                self.reactor.callLater(0, self._tell_producer)
+            else:
+                self._tell_producer()
+
+    def _tell_producer(self) -> None:
+        if self.full and self.producer is not None and self.streamingProducer:
+            self.producerPaused = True
+            self.producer.pauseProducing()
 
     def writeSequence(self, data: Any) -> None:
         self.write(b"".join(data))

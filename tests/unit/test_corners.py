@@ -597,3 +597,23 @@ def test_a_waiting_iteration_ends_after_our_own_cancel_only(session: Session, by
     else:
         session.peer.close_channel(channel, 404, "NOT_FOUND")
         running.failure(exceptions.ChannelClosedByBroker)
+
+
+# Layers of transports
+
+
+@pytest.mark.parametrize("layers", ["transport", "socket", "wrapped socket"])
+@pytest.mark.parametrize("size", [None, 0, 12345])
+def test_the_read_size_is_set_where_octets_are_read(
+    session: Session, layers: str, size: int | None
+) -> None:
+    """Set on a TLS transport it would stay there: the socket below reads as before."""
+    session.layers = layers
+    options = {} if size is None else {"buffer_size": size}
+
+    def factory(parameters: Any, reactor: Any) -> Any:
+        return session.adapter.TwistedProtocolConnection(parameters, reactor, **options)
+
+    session.open(factory=factory)
+    expected = {None: 256 * 1024, 0: 2**16}.get(size, size)
+    assert session.transport.bufferSize == expected
