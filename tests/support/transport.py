@@ -49,7 +49,7 @@ class FakeTransport:
             self.writes.append(data)
             # As Twisted's own transports: only a write tells the producer that the buffer is full.
             if self.tls:
-                # A TLS transport gathers small writes until the end of the turn, and learns it then.
+                # TLS gathers small writes until the end of the turn, and learns it then.
                 self.reactor.callLater(0, self._tell_producer)
             else:
                 self._tell_producer()
