@@ -19,6 +19,7 @@ from .publisher import Publisher, PublisherOverflow, PublishTimeout
 from .queue import ClosableDeferredQueue, ReceivedMessage
 from .recovering_channel import NotConnected, RecoveringChannel
 from .service import RecoveringService
+from .stats import ConnectionStats, ServiceStats
 from .water import WaterMarks
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "ClosableDeferredQueue",
     "ConnectFailed",
     "ConnectionRefused",
+    "ConnectionStats",
     "ConnectionTimedOut",
     "Handling",
     "HostNotFound",
@@ -38,6 +40,7 @@ __all__ = [
     "ReceivedMessage",
     "RecoveringChannel",
     "RecoveringService",
+    "ServiceStats",
     "TLSFailed",
     "TwistedChannel",
     "TwistedProtocolConnection",

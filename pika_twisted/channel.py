@@ -78,6 +78,8 @@ class TwistedChannel(Topology, Settling):
         self._encoder: Any = (
             channel.encoder if isinstance(channel, Channel) else PlainEncoder(channel)
         )
+        if isinstance(channel, Channel):
+            channel.face = self
         self.on_closed: defer.Deferred[Any] = defer.Deferred()
         channel.add_callback(self._on_getempty, [spec.Basic.GetEmpty], False)
         channel.add_on_close_callback(self._on_channel_closed)
@@ -579,6 +581,8 @@ class TwistedChannel(Topology, Settling):
     def _on_channel_closed(self, _channel: Any, reason: BaseException) -> None:
         """Everything that is outstanding learns why, the oldest first."""
         self._closed = reason
+        if isinstance(self._channel, Channel):
+            self._channel.connection.past.add(self)
         calls, self._calls = self._calls, OrderedSet()
         observers, self._observers = self._observers, OrderedSet()
         consumers, self._consumers = self._consumers, {}

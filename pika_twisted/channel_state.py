@@ -63,6 +63,8 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
         #: Encodes acks and publishes straight into the connection's output buffer.
         self.encoder = connection._output.channel(channel_number)
         self.encoder.open = False
+        #: The TwistedChannel around it.
+        self.face: Any = None
         #: Why the channel is gone, once it is.
         self.gone: BaseException | None = None
         #: How many publishes wait for their confirm.

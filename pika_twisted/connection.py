@@ -24,6 +24,7 @@ from ._guard import guarded
 from .channel_state import Channel
 from .exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, Reason, reason
 from .queue import ReceivedMessage
+from .stats import PastChannels
 from .water import ReadGate, WaterMarks
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -94,6 +95,7 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
         self._guard_timer: _TimerHandle | None = None
         self._draining = False
         self._holding_acks: list[Any] = []
+        self.past = PastChannels()
         self._deaf = False  # True: whatever still arrives is ignored
         self._may_hold = False
         self.close_reason: Exception | None = None
@@ -116,6 +118,7 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
         self._output = _codec.OutputBuffer(frame_max=spec.FRAME_MIN_SIZE)
         self._frames_encoded = 0
         self._frames_direct = 0
+        self.messages_indirect = 0
 
     # What Twisted tells us
 
@@ -217,6 +220,8 @@ class _TwistedConnectionAdapter(pika.connection.Connection):  # type: ignore[mis
         elif isinstance(value, frame.Method) and spec.has_content(value.method.INDEX):
             # pika would stop at an observer's callback and lose the method of the content.
             self.frames_received += 1
+            if not isinstance(value.method, spec.Basic.Return):
+                self.messages_indirect += 1
             self._process_callbacks(value)
             if number in self._channels:
                 channel._handle_content_frame(value)

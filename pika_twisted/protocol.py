@@ -17,6 +17,7 @@ from .channel import TwistedChannel
 from .connection import _TimerHandle, _TwistedConnectionAdapter
 from .exceptions import reason
 from .flow import WriteDrain
+from .stats import ConnectionStats, of_connection
 from .water import WaterMarks
 
 __all__ = ["TwistedProtocolConnection", "_TimerHandle", "_TwistedConnectionAdapter"]
@@ -142,6 +143,10 @@ class TwistedProtocolConnection(protocol.Protocol):
             return defer.fail(self._not_open())
         self._impl.flush()
         return self._drain.wait()
+
+    def stats(self) -> ConnectionStats:
+        """What this connection has done so far, in numbers. All 0 once it is closed."""
+        return of_connection(self._impl)
 
     # Doing
 

@@ -24,6 +24,7 @@ from .queue import ReceivedMessage
 from .recorder import Recorder
 from .recovering_channel import NotConnected, RecoveringChannel
 from .service_link import Link, LinkEndpoint, LinkFactory
+from .stats import ConnectionStats, ServiceStats
 from .water import WaterMarks
 
 #: The events that `add_callback()` knows, each with what its callbacks are called with.
@@ -111,6 +112,8 @@ class RecoveringService(ClientService):  # type: ignore[misc]
         self._running = OrderedSet()
         self._callbacks: dict[str, list[Callable[..., Any]]] = {name: [] for name in EVENTS}
         self._connected_before = False
+        self._earlier = ConnectionStats()
+        self._handled_before = (0, 0)
         self._down_since: float | None = None
         self._down_seconds = 0.0
         self._shutdown_trigger: Any = None
@@ -169,6 +172,8 @@ class RecoveringService(ClientService):  # type: ignore[misc]
 
         def ended(_result: Any, handling: Handling) -> None:
             self._handlings.discard(handling)
+            handled, failures = self._handled_before
+            self._handled_before = (handled + handling.handled, failures + handling.failed)
             channel.close()
 
         def failed(failure: Any) -> Any:
@@ -218,6 +223,31 @@ class RecoveringService(ClientService):  # type: ignore[misc]
         """ClientService fires its Deferreds from within its state machine, which then refuses
         `stopService()` and `whenConnected()`; so what waits for them goes on a little later."""
         return deferLater(self.reactor, 0, lambda: result)
+
+    def stats(self) -> ServiceStats:
+        """What this service has done since its start, in numbers."""
+        now = self.connection.stats() if self.connection is not None else ConnectionStats()
+        down = 0.0 if self._down_since is None else time.monotonic() - self._down_since
+        handled, handler_failures = self._handled_before
+        for handling in self._handlings:
+            handled += handling.handled
+            handler_failures += handling.failed
+        dropped = sum(s.dropped for channel in self._channels for s in channel.subscriptions)
+        return ServiceStats(
+            connected=self.connection is not None,
+            reconnects=self.reconnects,
+            failed_attempts=self.failed_attempts,
+            down_seconds=self._down_seconds + down,
+            dropped=dropped,
+            handled=handled,
+            handler_failures=handler_failures,
+            confirmed=sum(each.confirmed for each in self._publishers),
+            publish_failures=sum(each.failed for each in self._publishers),
+            resent=sum(each.resent for each in self._publishers),
+            in_flight=sum(each.in_flight for each in self._publishers),
+            waiting=sum(each.waiting for each in self._publishers),
+            connection=self._earlier.plus(now),
+        )
 
     def add_callback(self, event: str, callback: Callable[..., Any]) -> None:
         """Call `callback` on each `event`, one of EVENTS. An exception in it goes to the log."""
@@ -379,6 +409,7 @@ class RecoveringService(ClientService):  # type: ignore[misc]
         self.reactor.callLater(0, self.tell, "connected" if first else "recovered", connection)
 
     def _on_lost(self, reason: Any, connection: Any) -> None:
+        self._earlier = self._earlier.plus(connection.stats())
         if connection is self.connection:
             self.connection = None
         self._down_since = time.monotonic()

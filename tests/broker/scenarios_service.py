@@ -320,3 +320,36 @@ async def service_with_a_wrong_login(env: Env) -> None:
     check(isinstance(await env.failure(calling), pika_twisted.NotConnected), "a call")
     if service.running:
         raise ScenarioError("still running")
+
+
+@scenario(own_node=True, interface="ours", timeout=60)
+async def service_counts(env: Env) -> None:
+    """stats() of connection and service, over a lost connection."""
+    async with running(env) as (service, seen, name):
+        channel = service.channel(ack_batching=100, prefetch_count=500)
+        queue = env.name()
+        await channel.queue_declare(queue)
+        publisher = service.publisher()
+        for _ in range(1000):
+            publisher.publish("", queue, b"x" * 100)
+        await publisher.flush()
+        messages, _ = await channel.basic_consume(queue)
+        for _ in range(400):
+            (await messages.get()).ack()
+        await env.until(lambda: len(messages.pending) == 500, "prefetched")
+        now = service.connection.stats()
+        equal(now.messages_received, 900, "received")
+        equal((now.queued_messages, now.queued_bytes, now.consumers), (500, 50_000, 1), "queued")
+        equal((now.published, now.unconfirmed, now.acks), (1000, 0, 400), "published and acked")
+        check(0 < now.acks_sent < 200, f"{now.acks_sent} acks sent")
+        check(now.bytes_received > 90_000 and now.bytes_sent > 100_000, repr(now))
+        check(now.frames_received > 2700 and now.frames_sent > 3000, repr(now))
+        await channel.queue_declare(queue, passive=True)
+        await cut(env, service, seen, name)
+        for _ in range(600):
+            (await env.within(5, messages.get(), "a message")).ack()
+        total = service.stats()
+        equal((total.reconnects, total.dropped, total.confirmed), (1, 500, 1000), "service")
+        equal(total.connection.messages_received, 1500, "received in all")
+        equal((total.connection.acks, total.connection.published), (1000, 1000), "acked in all")
+        check(total.connected and 0 < total.down_seconds < 10, repr(total))
