@@ -47,7 +47,7 @@ class Backlog:
         return iter(self._items)
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._items)
+        return iter(reversed(self._items))
 
     def __contains__(self, item: object) -> bool:
         return item in self._items

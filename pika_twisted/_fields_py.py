@@ -179,9 +179,7 @@ def _decode_table(payload: Payload, offset: int) -> tuple[dict[str | bytes, Any]
 # pika.spec calls these two by the name of their module; the decoders below see ours instead.
 _SPEC_NAMES = {
     **vars(spec),
-    "data": SimpleNamespace(
-        decode_short_string=_decode_short_string, decode_table=_decode_table
-    ),
+    "data": SimpleNamespace(decode_short_string=_decode_short_string, decode_table=_decode_table),
 }
 
 

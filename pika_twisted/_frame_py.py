@@ -22,7 +22,7 @@ from typing import Any
 from pika import frame, spec
 
 from ._backlog_py import Backlog
-from ._errors import DecodeError, UndecodableProperties
+from ._errors import DecodeError, UndecodableProperties, UnsupportedField
 from ._fields_py import (
     METHODS,
     UNREADABLE,
@@ -47,6 +47,7 @@ __all__ = [
     "OversizedContent",
     "Return",
     "UndecodableProperties",
+    "UnsupportedField",
 ]
 
 IMPLEMENTATION = "reference"
@@ -262,7 +263,7 @@ class FrameDecoder:
         if isinstance(method, _CONTENT_METHODS):
             subscription = None
             if isinstance(method, spec.Basic.Deliver):
-                key = (channel_number, _tag_octets(method.consumer_tag))
+                key = (channel_number, _tag_octets(method.consumer_tag or ""))
                 subscription = self._subscriptions.get(key)
             self._contents[channel_number] = _Content(method, subscription)
             if subscription is not None:
@@ -273,7 +274,7 @@ class FrameDecoder:
         """The id of a method that may come now on this channel."""
         if len(payload) < _METHOD_ID.size:
             raise DecodeError(spec.FRAME_ERROR, f"a method frame of {len(payload)} octets")
-        (index,) = _METHOD_ID.unpack_from(payload)
+        index: int = _METHOD_ID.unpack_from(payload)[0]
         if index not in METHODS:
             raise DecodeError(
                 spec.NOT_IMPLEMENTED, f"unknown method {index & 0xFFFF} of class {index >> 16}"

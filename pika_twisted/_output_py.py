@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from pika import frame, spec
-from pika.exceptions import ShortStringTooLong
+from pika.exceptions import ShortStringTooLong, UnsupportedAMQPFieldException
+
+from ._errors import UnsupportedField
 
 _FRAME_OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE
 
@@ -75,21 +78,24 @@ class ChannelEncoder:
         routing_key = _short_string("routing_key", routing_key)
         octets = _body(body)
         header = _header_payload(properties, len(octets))
-        method = spec.Basic.Publish(
-            exchange=exchange, routing_key=routing_key, mandatory=mandatory
-        )
+        names: Any = {"exchange": exchange, "routing_key": routing_key}  # bytes where no text
+        method = spec.Basic.Publish(mandatory=mandatory, **names)
         step = self._output.frame_max - _FRAME_OVERHEAD
         bodies = [octets[begin : begin + step] for begin in range(0, len(octets), step)]
         return self._output._append(
             [
                 frame.Method(self.number, method).marshal(),
-                frame.Frame(spec.FRAME_HEADER, self.number)._marshal(header),
+                _header_frame(self.number)._marshal(header),
                 *(frame.Body(self.number, fragment).marshal() for fragment in bodies),
             ]
         )
 
     def _method(self, method: Any) -> bool:
         return self._output._append([frame.Method(self.number, method).marshal()])
+
+
+# Not frame.Header: that one encodes the properties, which are given encoded here.
+_header_frame: Any = partial(cast(Any, frame.Frame), spec.FRAME_HEADER)
 
 
 def _tag(delivery_tag: int | None) -> int:
@@ -146,6 +152,11 @@ def _encode_fields(properties: spec.BasicProperties) -> list[bytes]:
     """pika's own encoding, its struct and assertion errors turned into ones callers can expect."""
     try:
         pieces: list[bytes] = properties.encode()
+    except UnsupportedAMQPFieldException as error:
+        kind = type(error.args[1]).__name__
+        raise UnsupportedField(
+            f"properties: values of {kind} can't be sent", error.args[1]
+        ) from error
     except (AssertionError, AttributeError, TypeError) as error:
         raise TypeError(f"properties can't be encoded: {error}") from error
     except (struct.error, ValueError, OverflowError, ArithmeticError, RecursionError) as error:

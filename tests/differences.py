@@ -211,6 +211,7 @@ COMPLETE = [
 
 # --------------------------------------------------------------------------- fields
 
+
 def _in_header(table: bytes) -> bytes:
     return _METHOD + wire.raw_header(1, 0, wire.headers_only(table))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 
 Chunks = list[bytes]
 
@@ -49,4 +49,4 @@ def random_cuts(octets: bytes, seed: int) -> Chunks:
     rng = random.Random(seed)
     count = rng.randrange(0, min(12, len(octets)))
     cuts = [0, *sorted(rng.sample(range(1, len(octets)), count)), len(octets)]
-    return [octets[begin:end] for begin, end in zip(cuts, cuts[1:])]
+    return [octets[begin:end] for begin, end in pairwise(cuts)]

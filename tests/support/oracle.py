@@ -42,7 +42,7 @@ class Refused(Exception):
 
 
 class FieldObserver:
-    """pika's field readers with the FIELDS differences put in; ``used`` names those that applied."""
+    """pika's field readers with the FIELDS differences put in; ``used`` names which applied."""
 
     def __init__(self, max_nesting: int, used: set[str]) -> None:
         self.max_nesting = max_nesting

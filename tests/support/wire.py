@@ -27,7 +27,11 @@ def raw_method(channel: int, index: int, arguments: bytes = b"") -> bytes:
 
 
 def raw_header(
-    channel: int, body_size: int, properties: bytes = b"\x00\x00", class_id: int = 60, weight: int = 0
+    channel: int,
+    body_size: int,
+    properties: bytes = b"\x00\x00",
+    class_id: int = 60,
+    weight: int = 0,
 ) -> bytes:
     payload = struct.pack(">HHQ", class_id, weight, body_size) + properties
     return raw_frame(spec.FRAME_HEADER, channel, payload)

@@ -183,8 +183,7 @@ def test_oversized_content(codec: Any, style: str) -> None:
     oracle = Oracle(max_message_size=100)
     expected = oracle.trace(stream)
     assert [item[0] for item in expected] == (
-        ["method", "header", "body", "method", "oversized", "heartbeat"]
-        + ["method", "header", "body"]
+        ["method", "header", "body", "method", "oversized", "heartbeat", "method", "header", "body"]
     )
     method = shape.of_method(wire.deliver())
     for chunks in feeding.STYLES[style](stream):
@@ -212,7 +211,9 @@ def test_oversized_content_object(codec: Any) -> None:
 
 
 def test_oversized_content_keeps_the_sequence(make_decoder: Callable[..., Any]) -> None:
-    begun = wire.method_frame(1, wire.deliver()) + wire.raw_header(1, 200) + wire.body_frame(1, b"a")
+    begun = (
+        wire.method_frame(1, wire.deliver()) + wire.raw_header(1, 200) + wire.body_frame(1, b"a")
+    )
     for wrong in (
         wire.body_frame(1, b"b" * 200),
         wire.raw_header(1, 5),
@@ -222,7 +223,9 @@ def test_oversized_content_keeps_the_sequence(make_decoder: Callable[..., Any]) 
         assert got[-1] == shape.of_error(505)
         assert got == Oracle(max_message_size=100).trace(begun + wrong)
     closing = wire.method_frame(1, spec.Channel.CloseOk())
-    got = shape.trace(make_decoder(max_message_size=100), [begun + closing + wire.content(1, b"ok")])
+    got = shape.trace(
+        make_decoder(max_message_size=100), [begun + closing + wire.content(1, b"ok")]
+    )
     assert got[-1] == ("body", 1, ("bytes", b"ok"))
 
 

@@ -242,8 +242,10 @@ def test_equal_raw_bytes_are_not_one_object(make_decoder: Callable[..., Any]) ->
     assert header_of(decoder, octets) == subset(0b111)
 
 
-VALUES = st.sampled_from(sorted(FIELDS)).map(lambda name: FIELDS[name]).filter(
-    lambda value: len(value) < 1000
+VALUES = (
+    st.sampled_from(sorted(FIELDS))
+    .map(lambda name: FIELDS[name])
+    .filter(lambda value: len(value) < 1000)
 )
 KEYS = st.binary(max_size=20)
 

@@ -88,7 +88,7 @@ def names_before(bad: str | None) -> tuple[str, ...]:
 def delivered(decoder: Any, raw: bytes) -> Any:
     """The properties of a delivery whose header frame carries ``raw``."""
     decoder.feed(wire.content(1, b"body", raw))
-    method, header, body = (decoder.next_frame() for _ in range(3))
+    _, header, body = (decoder.next_frame() for _ in range(3))
     assert body.fragment == b"body"
     assert decoder.next_frame() is None
     return header.properties
@@ -177,7 +177,9 @@ def test_repr_copy_pickle_and_equality(
     assert f"{properties}" == text
     assert properties == same
     clones = [copy.copy(properties), copy.deepcopy(properties)]
-    clones += [pickle.loads(pickle.dumps(properties, p)) for p in range(pickle.HIGHEST_PROTOCOL + 1)]
+    clones += [
+        pickle.loads(pickle.dumps(properties, p)) for p in range(pickle.HIGHEST_PROTOCOL + 1)
+    ]
     for clone in clones:
         assert type(clone) is type(properties)
         assert clone == properties
@@ -268,7 +270,7 @@ def test_continuation_words_cost_nothing(decoder: Any) -> None:
         for _ in range(20):
             properties = delivered(decoder, b"\xff\xff" * words + b"\0\0")
             with pytest.raises(UndecodableProperties):
-                properties.headers  # noqa: B018
+                properties.headers
         return time.process_time() - begin
 
     cpu(100)

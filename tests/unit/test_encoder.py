@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pika import DeliveryMode, exceptions, frame, spec
 from pika.compat import as_bytes
 
+from pika_twisted._errors import UnsupportedField
 from tests.support import wire
 from tests.unit.conftest import EXHAUSTIVE, load
 from tests.unit.test_decoder_fields import LONG, subset
@@ -304,7 +305,7 @@ def test_own_encode_may_fail(output: Any) -> None:
 
 
 WRONG = (TypeError, ValueError)
-UNSUPPORTED = exceptions.UnsupportedAMQPFieldException
+UNSUPPORTED = UnsupportedField  # a TypeError, and pika's UnsupportedAMQPFieldException
 TOO_LONG = exceptions.ShortStringTooLong
 P = spec.BasicProperties
 WRONG_ARGUMENTS: dict[str, tuple[tuple[Any, ...], Any, str]] = {
@@ -370,6 +371,17 @@ def test_wrong_arguments(codec: Any, output: Any, name: str, ours: bool) -> None
     encoder.ack(1)
     expected = pika_publish(1, "ex", "rk", b"before") + wire.method_frame(1, spec.Basic.Ack(1))
     assert output.take() == expected
+
+
+def test_unsupported_fields_are_both(output: Any) -> None:
+    with pytest.raises(UnsupportedField) as caught:
+        output.channel(1).publish("", "q", b"", P(headers={"k": 1.5}))
+    error = caught.value
+    assert isinstance(error, TypeError)
+    assert isinstance(error, exceptions.UnsupportedAMQPFieldException)
+    assert error.args == (str(error), 1.5)
+    assert "float" in str(error)
+    assert "float" in repr(error)
 
 
 def test_endless_headers(output: Any) -> None:
@@ -495,7 +507,7 @@ def test_any_publish(name: str) -> None:
         delivery_mode=octets,
         priority=octets,
         timestamp=st.none() | st.integers(0, 2**64 - 1),
-        **{field: texts for field in ("content_type", "reply_to", "message_id", "cluster_id")},
+        **dict.fromkeys(("content_type", "reply_to", "message_id", "cluster_id"), texts),
     )
 
     @settings(max_examples=150, deadline=None)
@@ -509,5 +521,3 @@ def test_any_publish(name: str) -> None:
         assert output.take() == expected
 
     check()
-
-
