@@ -90,7 +90,8 @@ async def _connect(
     if reactor is None:
         from twisted.internet import reactor
     found = places(target, parameters, tls, reactor)
-    return await connect_any(found, make, reactor, options)
+    connection: TwistedProtocolConnection = await connect_any(found, make, reactor, options)
+    return connection
 
 
 async def connect_any(

@@ -190,7 +190,7 @@ class Handling:
     async def _pause(self, seconds: float) -> None:
         if self._stopping:
             return
-        pause = deferLater(self._reactor, seconds)
+        pause: defer.Deferred[None] = deferLater(self._reactor, seconds)
         self._pauses.add(pause)
         try:
             await pause

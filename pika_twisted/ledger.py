@@ -21,7 +21,7 @@ from typing import Any
 from pika import exceptions as pika_exceptions
 
 
-class AlreadySettled(pika_exceptions.AMQPError):  # type: ignore[misc]
+class AlreadySettled(pika_exceptions.AMQPError):
     """The message was acknowledged or refused before, or was delivered with auto_ack."""
 
 

@@ -28,7 +28,7 @@ _LOST = (
 _MOST_REFUSALS = 3
 
 
-class PublishTimeout(pika_exceptions.AMQPError, error.TimeoutError):  # type: ignore[misc]
+class PublishTimeout(pika_exceptions.AMQPError, error.TimeoutError):
     """No confirm in time. The broker may have the message or not."""
 
     def __init__(self, text: str = "") -> None:
@@ -38,7 +38,7 @@ class PublishTimeout(pika_exceptions.AMQPError, error.TimeoutError):  # type: ig
         return str(self.args[0])
 
 
-class PublisherOverflow(pika_exceptions.AMQPError):  # type: ignore[misc]
+class PublisherOverflow(pika_exceptions.AMQPError):
     """More publishes wait for room than `max_waiting` allows."""
 
 
@@ -172,7 +172,7 @@ class Publisher:
             self.failed += 1
             return defer.fail()
         one = _Publish(tuple(arguments.values()), self._drop, size)
-        deferred: Any = one.deferred
+        deferred: defer.Deferred[spec.Basic.Ack] = one.deferred  # type: ignore[assignment]
         limit = self.timeout if timeout is None else timeout
         if limit is not None:
             one.timer = self._get_reactor().callLater(limit, self._time_out, one, limit)
@@ -232,7 +232,8 @@ class Publisher:
 
         self._attaching = True
         channel.add_on_close_callback(self._on_channel_closed)
-        return channel.confirm_delivery().addCallbacks(selected, failed)
+        answer: defer.Deferred[Any] = channel.confirm_delivery()
+        return answer.addCallbacks(selected, failed)
 
     def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
         if channel is self._channel:
@@ -278,7 +279,7 @@ class Publisher:
         self._pump()
         self._check_idle()
 
-    def _may_resend(self, why: BaseException, one: _Publish) -> bool:
+    def _may_resend(self, why: BaseException | None, one: _Publish) -> bool:
         if not self.resend_when_lost or self._closed is not None or one.deferred is None:
             return False
         if isinstance(why, pika_exceptions.ChannelClosedByBroker):

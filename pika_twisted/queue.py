@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, namedtuple
 from collections.abc import Awaitable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet import defer
 
@@ -21,7 +21,29 @@ _ONE = 0
 _NEXT = -1
 
 
-class ReceivedMessage(namedtuple("ReceivedMessage", ["channel", "method", "properties", "body"])):
+if TYPE_CHECKING:
+    from typing import Generic, NamedTuple
+
+    import typing_extensions
+    from pika import spec
+
+    from .channel import TwistedChannel
+
+    # What is not said to be another one is the message of a consumer.
+    Method = typing_extensions.TypeVar("Method", default=spec.Basic.Deliver)
+
+    class _Fields(NamedTuple, Generic[Method]):
+        channel: TwistedChannel
+        method: Method
+        properties: spec.BasicProperties
+        body: bytes
+
+else:
+    Method = TypeVar("Method")
+    _Fields = namedtuple("ReceivedMessage", ["channel", "method", "properties", "body"])
+
+
+class ReceivedMessage(_Fields[Method]):
     """A delivered, fetched or returned message.
 
     `channel` is the TwistedChannel it came on, `method` a Basic.Deliver, Basic.GetOk or
@@ -171,7 +193,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
             self.wake()
         return None
 
-    def get(self) -> defer.Deferred[Any]:
+    def get(self) -> defer.Deferred[ReceivedMessage]:
         """A Deferred of the next message. Fails at once with the reason when the queue is closed.
 
         QueueUnderflow when `backlog` Deferreds wait already.
@@ -182,7 +204,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
             return ready(self._turns, self.pending.popleft())
         return self._wait(_ONE)
 
-    def get_many(self, max_messages: int) -> defer.Deferred[list[Any]]:
+    def get_many(self, max_messages: int) -> defer.Deferred[list[ReceivedMessage]]:
         """A Deferred of a list of at least one message: what is there, up to `max_messages`.
 
         It never waits for more than the first. Once the queue is closed it hands out what is
@@ -201,7 +223,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
     def __aiter__(self) -> ClosableDeferredQueue:
         return self
 
-    def __anext__(self) -> Awaitable[Any]:
+    def __anext__(self) -> Awaitable[ReceivedMessage]:
         if self.pending and not self._order and (self.closed is None or self._deliverable):
             return ready_next(self.pending.popleft())
         if self.closed is None:

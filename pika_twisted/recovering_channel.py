@@ -25,9 +25,7 @@ FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
 
 
-class NotConnected(  # type: ignore[misc]
-    pika_exceptions.ConnectionWrongStateError, error.TimeoutError
-):
+class NotConnected(pika_exceptions.ConnectionWrongStateError, error.TimeoutError):
     """The service had no connection for too long, or is stopped."""
 
     def __init__(self, text: str = "") -> None:
@@ -155,19 +153,19 @@ class RecoveringChannel(Topology):
                 self._last_declared = answer.method.queue
             return answer
 
-    def _on_queue_declared(self, answer: Any) -> Any:
-        return answer
+    def _on_queue_declared(self, method_frame: Any) -> Any:
+        return method_frame
 
-    def _on_queue_deleted(self, answer: Any, queue: str) -> Any:
+    def _on_queue_deleted(self, method_frame: Any, queue: str) -> Any:
         recorder = self.service.recorder
         self.service.end_subscriptions(recorder.current_name(queue or self._last_declared))
-        return answer
+        return method_frame
 
     def basic_qos(
         self, prefetch_size: int = 0, prefetch_count: int = 0, global_qos: bool = False
     ) -> defer.Deferred[Any]:
         """As `TwistedChannel.basic_qos()`; set again on each connection."""
-        qos = {
+        qos: dict[str, Any] = {
             "prefetch_size": prefetch_size,
             "prefetch_count": prefetch_count,
             "global_qos": global_qos,
@@ -204,7 +202,10 @@ class RecoveringChannel(Topology):
         service's `publisher()`.
         """
         if self.is_open:
-            return self.current.basic_publish(exchange, routing_key, body, properties, mandatory)
+            publishing: defer.Deferred[Any] = self.current.basic_publish(
+                exchange, routing_key, body, properties, mandatory
+            )
+            return publishing
         opening = self.when_open(self.service.call_timeout)
         return opening.addCallback(
             lambda channel: channel.basic_publish(
@@ -276,7 +277,8 @@ class RecoveringChannel(Topology):
             if not is_loss(failure.value):
                 failure.raiseException()
 
-        return self.current.basic_cancel(consumer_tag).addErrback(lost)
+        cancelling: defer.Deferred[Any] = self.current.basic_cancel(consumer_tag)
+        return cancelling.addErrback(lost)
 
     def forget(self, subscription: Subscription) -> None:
         """A subscription has ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from pika.connection import Parameters
 from twisted.application.internet import ClientService, backoffPolicy
@@ -45,7 +45,7 @@ FAIL = "fail"
 RESEND = "resend"
 
 
-class RecoveringService(ClientService):  # type: ignore[misc]
+class RecoveringService(ClientService):
     """A Twisted service that keeps an AMQP connection and recovers it.
 
         service = RecoveringService("amqps://user:password@host/vhost")
@@ -120,8 +120,8 @@ class RecoveringService(ClientService):  # type: ignore[misc]
         # Made once, so that a wrong argument fails here and not in each attempt.
         self._places = places(target, parameters, tls, reactor)
         super().__init__(
-            LinkEndpoint(", ".join(map(str, self._places)), self._establish),
-            LinkFactory(),
+            LinkEndpoint(", ".join(map(str, self._places)), self._establish),  # type: ignore[arg-type]
+            LinkFactory(),  # type: ignore[arg-type]
             retryPolicy=retry_policy or backoffPolicy(0.1, 30.0, 2.0),
             clock=reactor,
         )
@@ -377,7 +377,7 @@ class RecoveringService(ClientService):  # type: ignore[misc]
                 self.tell("recovery failed", why)
             raise
         self._on_connected(connection)
-        return connection
+        return cast(TwistedProtocolConnection, connection)
 
     async def _recover(self, connection: Any) -> None:
         if self._setup is not None:

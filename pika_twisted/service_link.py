@@ -60,7 +60,9 @@ class LinkEndpoint:
 
     def connect(self, factory: Any) -> defer.Deferred[Any]:
         """As IStreamClientEndpoint has it."""
-        establishing = defer.ensureDeferred(self._establish())  # type: ignore[arg-type]
+        establishing: defer.Deferred[Any] = defer.ensureDeferred(
+            self._establish()  # type: ignore[arg-type]
+        )
         return establishing.addCallback(_hand_over, factory)
 
 

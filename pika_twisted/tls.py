@@ -65,7 +65,7 @@ def from_pika(options: Any, host: str) -> Any:
         for octets in context.get_ca_certs(binary_form=True)
     ]
     # A context whose authorities are in a folder lists only those that it has used already.
-    trust = ssl.trustRootFromCertificates(authorities) if authorities else ssl.platformTrust()
+    trust: Any = ssl.trustRootFromCertificates(authorities) if authorities else ssl.platformTrust()
     if not context.check_hostname:
         return Unnamed(ssl.CertificateOptions(trustRoot=trust, **extra), hostname)
     return ssl.optionsForClientTLS(hostname, trustRoot=trust, extraCertificateOptions=extra)
@@ -99,9 +99,10 @@ def from_url(options: dict[str, Any], host: str) -> Any:
     if options.get("certfile"):
         own, extra["extraCertChain"] = _client_certificate(options)
     authorities = _authorities(options)
+    trust: Any = ssl.trustRootFromCertificates(authorities) if authorities else None
     return ssl.optionsForClientTLS(
         options.get("server_hostname") or host,
-        trustRoot=ssl.trustRootFromCertificates(authorities) if authorities else None,
+        trustRoot=trust,
         clientCertificate=own,
         extraCertificateOptions=extra,
     )
