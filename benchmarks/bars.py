@@ -23,7 +23,7 @@ class Bar:
             phrases.append(f"pika x{self.pika:g} {_verdict(over_pika, self.pika, at_least=True)}")
         if self.c_client is not None:
             met = _verdict(to_c, self.c_client, at_least=False)
-            phrases.append(f"C x{self.c_client:g} {met}")
+            phrases.append(f"C x{self.c_client:.3g} {met}")
         return phrases
 
 

@@ -65,6 +65,8 @@ def consume(connection: Any, spec: Spec, queue_name: str, messages: int) -> Stop
 
 def check_acks(channel: Any, spec: Spec) -> None:
     """Ask the peer for its books of acks."""
+    if spec.live:
+        return
     books = channel.queue_declare(UNACKED, passive=True)
     checks.all_acked(spec, books.message_count, books.consumer_count)
 

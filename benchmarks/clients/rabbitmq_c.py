@@ -47,6 +47,7 @@ def run(spec: Spec) -> dict[str, Any]:
         "size": spec.size,
         "prefetch": spec.prefetch,
         "confirm": spec.confirm,
+        "live": int(spec.live),
     }
     arguments = [f"{name}={value}" for name, value in options.items()]
     command = [str(build()), spec.url, spec.case, *arguments]
