@@ -1575,7 +1575,7 @@ cdef class FrameDecoder:
             state.method = method
         elif state is not None and (index == CHANNEL_CLOSE or index == CHANNEL_CLOSE_OK):
             state.end_content()
-        return frame.Method(self.channel_number, method)
+        return self.method_frame(method)
 
     cdef ChannelState check_sequence(self, uint32_t index):
         """May this method come now, on this channel? The channel's state, if there is any."""
@@ -1624,7 +1624,7 @@ cdef class FrameDecoder:
         state.subscription = subscription
         if subscription is not None:
             return None
-        return frame.Method(self.channel_number, method)
+        return self.method_frame(method)
 
     cdef Subscription read_consumer_tag(self, ChannelState state, _ContentMethod method,
                                         Cursor* cursor):
@@ -1636,6 +1636,18 @@ cdef class FrameDecoder:
         else:
             set_text(method, 2, subscription.tag)
         return subscription
+
+    cdef object method_frame(self, method):
+        result = self.new_frame(frame.Method)
+        result.method = method
+        return result
+
+    cdef object new_frame(self, frame_class):
+        """A frame without its Python constructors: an ack in 0.25 us, not 0.5."""
+        result = bare_object(frame_class, 0)
+        result.frame_type = self.frame_type
+        result.channel_number = self.channel_number
+        return result
 
     # -- headers
 
@@ -1665,7 +1677,10 @@ cdef class FrameDecoder:
         if state.subscription is None:
             if body_size == 0:
                 state.end_content()
-            return frame.Header(self.channel_number, body_size, properties)
+            result = self.new_frame(frame.Header)
+            result.body_size = body_size
+            result.properties = properties
+            return result
         state.properties = properties
         if body_size == 0:
             self.finish(state)
@@ -1691,9 +1706,9 @@ cdef class FrameDecoder:
             self.finish(state)
         if direct:
             return None
-        return frame.Body(
-            self.channel_number, PyBytes_FromStringAndSize(<const char*>payload, self.frame_size)
-        )
+        result = self.new_frame(frame.Body)
+        result.fragment = PyBytes_FromStringAndSize(<const char*>payload, self.frame_size)
+        return result
 
     cdef bint streams(self) except -1:
         """Whether the body frame that begins here is read as it comes; sets the step if so."""
