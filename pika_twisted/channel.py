@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pika import exceptions as pika_exceptions
 from pika import frame, spec
@@ -68,12 +68,12 @@ class TwistedChannel(Topology, Settling):
         self._last_declared = ""
         self._basic_get_deferred: defer.Deferred[Any] | None = None
         self._gets: deque[_Get] = deque()
-        self._kept: dict[str, deque[ReceivedMessage]] = {}
+        self._kept: dict[str, deque[ReceivedMessage[spec.Basic.GetOk]]] = {}
         self._confirms = PublisherConfirms()
         self._resume_reading: Callable[[], None] = _nothing
         self._select_waiters: list[defer.Deferred[Any]] = []
-        self._select_answer: tuple[frame.Method] | None = None
-        self._return_callbacks: list[Callable[[ReceivedMessage], Any]] | None = None
+        self._select_answer: tuple[frame.Method[Any]] | None = None
+        self._return_callbacks: list[Callable[[ReceivedMessage[spec.Basic.Return]], Any]] | None = None
         self._observers = OrderedSet()
         self._encoder: Any = (
             channel.encoder if isinstance(channel, Channel) else PlainEncoder(channel)
@@ -93,7 +93,7 @@ class TwistedChannel(Topology, Settling):
     @property
     def channel_number(self) -> int:
         """The number of the channel on its connection."""
-        return self._channel.channel_number
+        return cast(int, self._channel.channel_number)
 
     @property
     def connection(self) -> Any:
@@ -103,32 +103,32 @@ class TwistedChannel(Topology, Settling):
     @property
     def is_opening(self) -> bool:
         """Whether the broker has not yet answered Channel.Open."""
-        return self._channel.is_opening
+        return cast(bool, self._channel.is_opening)
 
     @property
     def is_open(self) -> bool:
         """Whether the channel can be used."""
-        return self._channel.is_open
+        return cast(bool, self._channel.is_open)
 
     @property
     def is_closing(self) -> bool:
         """Whether `close()` was called and the broker has not yet answered."""
-        return self._channel.is_closing
+        return cast(bool, self._channel.is_closing)
 
     @property
     def is_closed(self) -> bool:
         """Whether the channel is closed, by whichever side."""
-        return self._channel.is_closed
+        return cast(bool, self._channel.is_closed)
 
     @property
     def flow_active(self) -> bool:
         """Whether deliveries flow, as the broker's last answer to `flow()` said."""
-        return self._channel.flow_active
+        return cast(bool, self._channel.flow_active)
 
     @property
     def consumer_tags(self) -> list[str]:
         """The tags of the consumers that are not cancelled."""
-        return self._channel.consumer_tags
+        return cast("list[str]", self._channel.consumer_tags)
 
     # What all calls have in common
 
@@ -180,7 +180,7 @@ class TwistedChannel(Topology, Settling):
         """
         replies = list(replies)
 
-        def fire(method_frame: frame.Method) -> None:
+        def fire(method_frame: frame.Method[Any]) -> None:
             self._observers.discard(deferred)
             self._channel.remove_callback(fire, replies)
             if not deferred.called:
@@ -196,7 +196,7 @@ class TwistedChannel(Topology, Settling):
 
     def add_callback(
         self,
-        callback: Callable[[frame.Method], Any],
+        callback: Callable[[frame.Method[Any]], Any],
         replies: Sequence[type[Any]],
         one_shot: bool = True,
     ) -> None:
@@ -213,11 +213,13 @@ class TwistedChannel(Topology, Settling):
         call = guarded(callback, "channel close callback")
         self._channel.add_on_close_callback(lambda _channel, reason: call(self, reason))
 
-    def add_on_flow_callback(self, callback: Callable[[frame.Method], Any]) -> None:
+    def add_on_flow_callback(self, callback: Callable[[frame.Method[Any]], Any]) -> None:
         """Call `callback(method_frame)` when the broker sends Channel.Flow."""
         self._channel.add_on_flow_callback(guarded(callback, "flow callback"))
 
-    def add_on_return_callback(self, callback: Callable[[ReceivedMessage], Any]) -> None:
+    def add_on_return_callback(
+        self, callback: Callable[[ReceivedMessage[spec.Basic.Return]], Any]
+    ) -> None:
         """Call `callback(message)` for each message that the broker returns (Basic.Return).
 
         `message` is a `ReceivedMessage` with this channel, the Basic.Return, the properties and the
@@ -225,7 +227,7 @@ class TwistedChannel(Topology, Settling):
         """
         self._watch_returns().append(guarded(callback, "return callback"))
 
-    def _watch_returns(self) -> list[Callable[[ReceivedMessage], Any]]:
+    def _watch_returns(self) -> list[Callable[[ReceivedMessage[spec.Basic.Return]], Any]]:
         if self._return_callbacks is None:
             self._return_callbacks = []
             self._channel.add_on_return_callback(self._on_returned)
@@ -320,7 +322,7 @@ class TwistedChannel(Topology, Settling):
             return defer.fail()
         raise AssertionError("the channel is open")
 
-    def confirm_delivery(self) -> defer.Deferred[Any]:
+    def confirm_delivery(self) -> defer.Deferred[frame.Method[spec.Confirm.SelectOk]]:
         """Turn on publisher confirms: from now on `basic_publish()` waits for the broker's answer.
 
         May be called again, at any time.
@@ -354,12 +356,12 @@ class TwistedChannel(Topology, Settling):
             else:
                 waiter.callback(result)
 
-    def _on_select_ok(self, method_frame: frame.Method) -> frame.Method:
+    def _on_select_ok(self, method_frame: frame.Method[Any]) -> frame.Method[Any]:
         self._confirms.select_ok()
         self._select_answer = (method_frame,)
         return method_frame
 
-    def _on_delivery_confirmation(self, method_frame: frame.Method) -> None:
+    def _on_delivery_confirmation(self, method_frame: frame.Method[Any]) -> None:
         self._confirms.confirm(method_frame.method)
 
     @property
@@ -401,7 +403,7 @@ class TwistedChannel(Topology, Settling):
     ) -> defer.Deferred[tuple[ClosableDeferredQueue, str]]:
         inner: defer.Deferred[Any] = defer.Deferred()
 
-        def consuming(method_frame: frame.Method) -> None:
+        def consuming(method_frame: frame.Method[Any]) -> None:
             consumer.consumer_tag = method_frame.method.consumer_tag
             consumer.queue_name = queue or self._last_declared
             if consumer.abandoned:
@@ -466,7 +468,9 @@ class TwistedChannel(Topology, Settling):
         if self._channel.is_open:
             self.basic_nack(delivery_tag)
 
-    def basic_cancel(self, consumer_tag: str = "") -> defer.Deferred[Any]:
+    def basic_cancel(
+        self, consumer_tag: str = ""
+    ) -> defer.Deferred[frame.Method[spec.Basic.CancelOk]]:
         """Cancel a consumer. Its queue object is closed when the broker has answered.
 
         Messages that come until then still reach the queue, and what is in it stays there for
@@ -481,14 +485,14 @@ class TwistedChannel(Topology, Settling):
             consumer_tag=consumer_tag,
         )
 
-    def _on_consumer_cancelled(self, method_frame: frame.Method, **how: bool) -> frame.Method:
+    def _on_consumer_cancelled(self, method_frame: frame.Method[Any], **how: bool) -> frame.Method[Any]:
         """A Basic.CancelOk, or the broker's own Basic.Cancel."""
         consumer_tag = method_frame.method.consumer_tag
         if consumer_tag in self._consumers:
             self._remove_consumer(consumer_tag, pika_exceptions.ConsumerCancelled(), **how)
         return method_frame
 
-    def _on_consumer_cancelled_by_broker(self, method_frame: frame.Method) -> frame.Method:
+    def _on_consumer_cancelled_by_broker(self, method_frame: frame.Method[Any]) -> frame.Method[Any]:
         LOGGER.info("The broker cancelled a consumer: %r", method_frame.method)
         return self._on_consumer_cancelled(method_frame)
 
@@ -509,7 +513,7 @@ class TwistedChannel(Topology, Settling):
 
     def basic_get(
         self, queue: str, auto_ack: bool = False
-    ) -> defer.Deferred[ReceivedMessage | None]:
+    ) -> defer.Deferred[ReceivedMessage[spec.Basic.GetOk] | None]:
         """Fetch one message; `queue` may be '' for the queue declared last on this channel.
 
         :returns: a Deferred that fires with a `ReceivedMessage` (its method is a Basic.GetOk), or
@@ -535,13 +539,16 @@ class TwistedChannel(Topology, Settling):
                 note(method.delivery_tag)
             self._on_got(get, kind(self, method, properties, body))
 
+        def abandon(_: Any) -> None:
+            self._leave_get(get)
+
         try:
             self._channel.basic_get(queue=queue, auto_ack=auto_ack, callback=got)
         except Exception:
             return defer.fail()
         self._gets.append(get)
         self._has_received = True
-        get.deferred = self._basic_get_deferred = defer.Deferred(lambda _: self._leave_get(get))
+        get.deferred = self._basic_get_deferred = defer.Deferred(abandon)
         return get.deferred
 
     def _leave_get(self, get: _Get) -> defer.Deferred[Any] | None:
@@ -551,7 +558,7 @@ class TwistedChannel(Topology, Settling):
             self._basic_get_deferred = None
         return deferred
 
-    def _on_got(self, get: _Get, message: ReceivedMessage) -> None:
+    def _on_got(self, get: _Get, message: ReceivedMessage[Any]) -> None:
         deferred = self._leave_get(get)
         if deferred is not None:
             deferred.callback(message)
@@ -590,6 +597,9 @@ class TwistedChannel(Topology, Settling):
         get, self._basic_get_deferred = self._basic_get_deferred, None
         self._queue_name_to_consumer_tags = TagIndex()
         self._gets.clear()
+        kept = sum(map(len, self._kept.values()))
+        if kept:
+            LOGGER.warning("%d auto_ack messages of cancelled basic_get() calls are lost", kept)
         for deferred in (*calls, *([get] if get is not None else ()), *observers):
             if not deferred.called:
                 deferred.errback(fresh_exception(reason))

@@ -16,7 +16,7 @@ import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pika.channel
 from pika import exceptions as pika_exceptions
@@ -24,6 +24,12 @@ from pika import frame, spec, validators
 
 from ._reasons import fresh_exception
 from .exceptions import on_channel
+
+if TYPE_CHECKING:
+    # pika's stubs have none of the private names that this module is about.
+    from typing import Any as PikaChannel
+else:
+    from pika.channel import Channel as PikaChannel
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -53,20 +59,26 @@ def _culprit(method: Any) -> str:
     return "its arguments"
 
 
-class Channel(pika.channel.Channel):  # type: ignore[misc]
+class Channel(PikaChannel):  # type: ignore[misc]
     """One AMQP channel of a `_TwistedConnectionAdapter`, which makes it."""
+
+    _blocking: Any
+    _closing_reason: Any
 
     def __init__(
         self, connection: Any, channel_number: int, on_open_callback: Callable[..., Any] | None
     ) -> None:
         super().__init__(connection, channel_number, on_open_callback)
         #: Encodes acks and publishes straight into the connection's output buffer.
-        self.encoder = connection._output.channel(channel_number)
+        self.encoder = connection.outbound.buffer.channel(channel_number)
         self.encoder.open = False
         #: The TwistedChannel around it.
         self.face: Any = None
         #: Why the channel is gone, once it is.
         self.gone: BaseException | None = None
+        #: What is told of confirms, in confirm mode.
+        self.on_confirm: Callable[[frame.Method[Any]], Any] | None = None
+        self._confirms_watched = False
         #: How many publishes wait for their confirm.
         self.unconfirmed: Callable[[], int] = lambda: 0
         self._gets: deque[Callable[..., Any]] = deque()
@@ -87,7 +99,7 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
             state = self._STATE_NAMES[self._state].lower()
             text = f"Channel is {state}." if why is None else f"Channel is {state}: {why}"
             raise pika_exceptions.ChannelWrongStateError(text) from why
-        self.connection.flush()
+        self.connection.outbound.call_made()
 
     def awaits_broker(self) -> bool:
         """Whether a call on this channel waits for its answer."""
@@ -141,7 +153,7 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
         callback: Callable[..., Any] | None = None,
     ) -> str:
         """See pika.channel.Channel.basic_consume; a call that fails registers nothing."""
-        consumer_tag = consumer_tag or self._generate_consumer_tag()
+        consumer_tag = consumer_tag or str(self._generate_consumer_tag())
         known = consumer_tag in self._consumers
         try:
             super().basic_consume(
@@ -161,7 +173,7 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
         validators.require_string(consumer_tag, "consumer_tag")
         self._raise_if_not_open()
 
-        def answered(method_frame: frame.Method) -> None:
+        def answered(method_frame: frame.Method[Any]) -> None:
             self.forget_consumer(consumer_tag)
             if callback is not None:
                 callback(method_frame)
@@ -211,7 +223,7 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
         if not active:
             self._require_not_rabbitmq("flow(active=False)")
 
-        def answered(method_frame: frame.Method) -> None:
+        def answered(method_frame: frame.Method[Any]) -> None:
             self.flow_active = method_frame.method.active
             if callback is not None:
                 callback(self.flow_active)
@@ -233,14 +245,28 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
 
         `on_sent` runs when Confirm.Select is written, which is where the broker starts counting.
         """
+        if not callable(ack_nack_callback):
+            raise TypeError(f"ack_nack_callback must be callable, got {ack_nack_callback!r}")
+        self._raise_if_not_open()
+        nowait = validators.rpc_completion_callback(callback)
+        if not (self.connection.publisher_confirms and self.connection.basic_nack):
+            raise pika_exceptions.MethodNotImplemented("The broker knows no publisher confirms")
         self._on_select_sent = on_sent
-        super().confirm_delivery(ack_nack_callback, callback)
+        self.on_confirm = ack_nack_callback
+        self._rpc(spec.Confirm.Select(nowait), callback, [] if nowait else [spec.Confirm.SelectOk])
+
+    def take_confirm(self, method_frame: frame.Method[Any]) -> None:
+        """A Basic.Ack or Basic.Nack of the broker, in confirm mode."""
+        if self._confirms_watched:
+            self.callbacks.process(self.channel_number, method_frame.method, self, method_frame)
+        assert self.on_confirm is not None
+        self.on_confirm(method_frame)
 
     def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
         """See pika.channel.Channel.close. Channel.Close ends the consumers, so none is cancelled."""
         if self.is_closed or self.is_closing:
             self.flush()  # raises, with the reason
-        self.connection.write_acks()  # the encoder takes none once the channel is closing
+        self.connection.flush()  # acks held back: the encoder takes none of a closing channel
         LOGGER.info("Closing channel %d (%s): %r", self.channel_number, reply_code, reply_text)
         closing = spec.Channel.Close(reply_code, reply_text, 0, 0)
         self._closing_reason = pika_exceptions.ChannelClosedByClient(reply_code, reply_text)
@@ -280,6 +306,8 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
     ) -> None:
         """See pika.channel.Channel.add_callback; whoever watches deliveries gets to see them."""
         super().add_callback(callback, replies, one_shot)
+        if spec.Basic.Ack in replies or spec.Basic.Nack in replies:
+            self._confirms_watched = True
         if spec.Basic.Deliver in replies and not self._observed:
             self._observed = True
             for consumer_tag in self._direct:
@@ -295,7 +323,7 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
                 self.connection.subscribe(self.channel_number, consumer_tag, *subscription)
 
     def _on_deliver(
-        self, method_frame: frame.Method, header_frame: frame.Header, body: bytes
+        self, method_frame: frame.Method[Any], header_frame: frame.Header, body: bytes
     ) -> None:
         method = method_frame.method
         deliver = self._consumers.get(method.consumer_tag)
@@ -323,18 +351,18 @@ class Channel(pika.channel.Channel):  # type: ignore[misc]
     # Answers
 
     def _on_getok(
-        self, method_frame: frame.Method, header_frame: frame.Header, body: bytes
+        self, method_frame: frame.Method[Any], header_frame: frame.Header, body: bytes
     ) -> None:
         if self._gets:
             self._gets.popleft()(self, method_frame.method, header_frame.properties, body)
         else:
             LOGGER.error("Basic.GetOk that nobody asked for: %r", method_frame)
 
-    def _on_getempty(self, method_frame: frame.Method) -> None:
+    def _on_getempty(self, method_frame: frame.Method[Any]) -> None:
         if self._gets:
             self._gets.popleft()
 
-    def _on_cancel(self, method_frame: frame.Method) -> None:
+    def _on_cancel(self, method_frame: frame.Method[Any]) -> None:
         self.forget_consumer(method_frame.method.consumer_tag)
 
     def lose(self, why: BaseException) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer, interfaces
 from zope.interface import implementer
 
 from ._containers import OrderedSet
+from ._layers import innermost
 from ._reasons import fresh_exception
 
 #: A heartbeat frame: something to write, so that the transport says whether it is full.
@@ -24,24 +26,37 @@ class WriteDrain:
     at `loseConnection()`, and a user could not register one.
     """
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, call_later: Callable[[float, Any], Any]) -> None:
         self._transport = transport
+        # TLS gathers small writes until the turn of the reactor ends: only then it knows.
+        self._knows_late = innermost(
+            transport
+        ) is not transport or interfaces.ISSLTransport.providedBy(transport)
+        self._call_later = call_later
         self._waiters = OrderedSet()
+        self._registered = False
         self._full = False
+        self._asking: Any = None
 
     def wait(self) -> defer.Deferred[None]:
-        """A Deferred that fires when there is room; at once if there is."""
-        if not self._full:
+        """A Deferred that fires when there is room; at once (over TLS: next turn) if there is."""
+        if not self._registered:
             try:
                 self._transport.registerProducer(self, True)
             except RuntimeError:  # the user has a producer there, which is told instead of us
                 return defer.fail()
+            self._registered = True
             self._transport.write(_HEARTBEAT)
+            if self._knows_late:
+                self._asking = self._call_later(0, self._asked)
         deferred: defer.Deferred[None] = defer.Deferred(lambda waiter: self._waiters.discard(waiter))
         self._waiters.add(deferred)
-        if not self._full:
-            self._settle()
+        self._settle()
         return deferred
+
+    def _asked(self) -> None:
+        self._asking = None
+        self._settle()
 
     def pauseProducing(self) -> None:
         """The transport is full."""
@@ -49,15 +64,16 @@ class WriteDrain:
 
     def resumeProducing(self) -> None:
         """The transport has sent everything."""
-        if self._full:
-            self._settle()
+        self._full = False
+        self._settle()
 
     def stopProducing(self) -> None:
         """The transport is gone; `lost()` says why."""
-        self._full = False
 
     def _settle(self) -> None:
-        self._full = False
+        if self._full or self._asking is not None or not self._registered:
+            return
+        self._registered = False
         self._transport.unregisterProducer()
         waiters, self._waiters = self._waiters, OrderedSet()
         for waiter in waiters:
@@ -65,6 +81,9 @@ class WriteDrain:
 
     def lost(self, reason: Any) -> None:
         """Fail whoever waits."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
         waiters, self._waiters = self._waiters, OrderedSet()
         for waiter in waiters:
             waiter.errback(fresh_exception(reason))

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pika.heartbeat
 from twisted.internet import interfaces
 
+from ._layers import innermost
 
-def is_tls(transport: Any) -> bool:
-    """Whether `transport` encrypts: it then drops what is written after `loseConnection()`."""
-    return bool(interfaces.ISSLTransport.providedBy(transport))
+if TYPE_CHECKING:
+    # pika's stubs have none of the private names that the checker is made of.
+    from typing import Any as PikaHeartbeatChecker
+else:
+    from pika.heartbeat import HeartbeatChecker as PikaHeartbeatChecker
 
 
 def is_paused(transport: Any) -> bool:
     """Whether somebody called `pauseProducing()` on `transport`, by what Twisted lets us see."""
-    while transport is not None:
-        state = getattr(transport, "producerState", None)  # twisted.internet.testing transports
-        if state is not None:
-            return bool(state == "paused")
-        reactor = getattr(transport, "reactor", None)
-        if interfaces.IReactorFDSet.providedBy(reactor) and hasattr(transport, "fileno"):
-            return transport not in reactor.getReaders()
-        transport = getattr(transport, "transport", None)  # a TLS protocol has the socket below it
+    transport = innermost(transport)
+    state = getattr(transport, "producerState", None)  # twisted.internet.testing transports
+    if state is not None:
+        return bool(state == "paused")
+    reactor: Any = getattr(transport, "reactor", None)
+    if interfaces.IReactorFDSet.providedBy(reactor) and hasattr(transport, "fileno"):
+        return transport not in reactor.getReaders()
     return False
 
 
-class HeartbeatChecker(pika.heartbeat.HeartbeatChecker):  # type: ignore[misc]
+class HeartbeatChecker(PikaHeartbeatChecker):  # type: ignore[misc]
     """pika's checker; an interval in which our own side had paused the transport counts as alive.
 
     pika compares the connection's byte counter at both ends of an interval of heartbeat + 5 s.

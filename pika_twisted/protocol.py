@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pika.connection
 from pika import exceptions as pika_exceptions
-from pika import frame
+from pika import frame, spec
 from twisted.internet import defer, protocol
 from twisted.python.failure import Failure
 
 from ._containers import OrderedSet
+from ._layers import innermost
 from ._reasons import as_exception, fresh_exception
 from .channel import TwistedChannel
 from .connection import _TimerHandle, _TwistedConnectionAdapter
@@ -92,12 +93,12 @@ class TwistedProtocolConnection(protocol.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether channels can be opened."""
-        return self._impl.is_open
+        return cast(bool, self._impl.is_open)
 
     @property
     def is_closed(self) -> bool:
         """Whether the connection is closed, by whichever side."""
-        return self._impl.is_closed
+        return cast(bool, self._impl.is_closed)
 
     @property
     def is_blocked(self) -> bool:
@@ -207,14 +208,14 @@ class TwistedProtocolConnection(protocol.Protocol):
 
     def update_secret(
         self, new_secret: str, reason: str
-    ) -> defer.Deferred[frame.Method]:
+    ) -> defer.Deferred[frame.Method[spec.Connection.UpdateSecretOk]]:
         """Give the broker a new password or token (Connection.UpdateSecret, RabbitMQ).
 
         :returns: a Deferred that fires with the frame of Connection.UpdateSecretOk
         """
         deferred: defer.Deferred[Any] = defer.Deferred(self._calls.discard)
 
-        def updated(method_frame: frame.Method) -> None:
+        def updated(method_frame: frame.Method[Any]) -> None:
             self._calls.discard(deferred)
             if not deferred.called:
                 deferred.callback(method_frame)
@@ -227,7 +228,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         return deferred
 
     def add_on_connection_blocked_callback(
-        self, callback: Callable[[TwistedProtocolConnection, frame.Method], Any]
+        self, callback: Callable[[TwistedProtocolConnection, frame.Method[Any]], Any]
     ) -> None:
         """Call `callback(connection, method_frame)` when the broker stops taking publishes.
 
@@ -238,7 +239,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         )
 
     def add_on_connection_unblocked_callback(
-        self, callback: Callable[[TwistedProtocolConnection, frame.Method], Any]
+        self, callback: Callable[[TwistedProtocolConnection, frame.Method[Any]], Any]
     ) -> None:
         """Call `callback(connection, method_frame)` when the broker takes publishes again."""
         self._impl.add_on_connection_unblocked_callback(
@@ -271,11 +272,12 @@ class TwistedProtocolConnection(protocol.Protocol):
 
     def makeConnection(self, transport: Any) -> None:
         """Start the AMQP handshake on a connected transport."""
-        if self._buffer_size and hasattr(transport, "bufferSize"):
-            transport.bufferSize = self._buffer_size
-        self._drain = WriteDrain(transport)
+        socket = innermost(transport)
+        if self._buffer_size and hasattr(socket, "bufferSize"):
+            socket.bufferSize = self._buffer_size
+        self._drain = WriteDrain(transport, self._impl._adapter_call_later)
         self._impl.connection_made(transport)
-        super().makeConnection(transport)
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
     def dataReceived(self, data: bytes) -> None:
         """Take octets from the transport, cut anywhere. Never raises."""

@@ -37,9 +37,7 @@ class Settling:
 
         Settable to a number or True (100), before the channel's first consumer or get. Then acks
         leave when the turn of the reactor ends, when so many are held back, and before any other
-        method of the connection; those without an open message below them leave as one. A
-        `loseConnection()` in the same turn, without `close()`, loses them: the broker delivers
-        their messages again.
+        method of the connection; those without an open message below them leave as one.
         """
         return self._ledger.batch if self._ledger is not None else 1
 
@@ -59,7 +57,7 @@ class Settling:
     def _keep_ledger(self, first: int, batch: int = 1, *, complete: bool = False) -> Ledger:
         """Look at every ack from now on."""
         ours = isinstance(self._channel, Channel)
-        hold = self._channel.connection.hold_acks if ours else None
+        hold = self._channel.connection.outbound.hold_acks if ours else None
         ledger = self._ledger = Ledger(self._encoder, first, batch, hold)
         ledger.complete = complete
         self._encoder = ledger

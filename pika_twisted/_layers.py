@@ -1,0 +1,17 @@
+"""Transports that wrap transports: TLS, and whatever else is a Twisted ProtocolWrapper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.protocols.policies import ProtocolWrapper
+
+
+def innermost(transport: Any) -> Any:
+    """The transport at the bottom, which owns the socket.
+
+    A wrapper passes on what it does not know, so it can't be told from the socket by its attributes.
+    """
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport

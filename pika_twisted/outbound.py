@@ -1,0 +1,140 @@
+"""What leaves a connection, in the order of the calls and in few writes.
+
+Acks and publishes are encoded into one buffer. While `dataReceived` runs they wait there for its
+end: a write for each would cost eight times as much as encoding it. Outside, the first ones of a
+turn of the reactor are written at the call, and when it becomes many the rest waits for the turn to
+end. Before any other frame, and before the transport's `loseConnection()`, everything that waits is
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pika import spec
+from twisted.internet import interfaces
+
+from . import _codec
+
+#: So many writes of a turn go out one by one: 1 us each, where waiting for the turn's end costs 5.
+EAGER_WRITES = 32
+
+
+class Outbound:
+    """The output buffer of one connection, and when it is written.
+
+    :param emit: called with octets and their number of frames, to write them
+    :param call_later: called with seconds and a function; returns an object with `cancel()`
+    """
+
+    def __init__(
+        self, emit: Callable[[bytes, int], Any], call_later: Callable[[float, Any], Any]
+    ) -> None:
+        #: The codec's; its channels' encoders fill it.
+        self.buffer = _codec.OutputBuffer(frame_max=spec.FRAME_MIN_SIZE)
+        #: Whether anything may wait at all: only where the transport flushes us before it ends.
+        self.can_hold = False
+        #: Ledgers that hold acks back.
+        self.ledgers: list[Any] = []
+        self._emit = emit
+        self._call_later = call_later
+        self._frames = 0
+        self._writes = 0
+        self._end_of_turn: Any = None
+        self._transport: Any = None
+        self._hooks: dict[str, Any] = {}
+
+    def attach(self, transport: Any) -> None:
+        """Write to this transport from now on.
+
+        After `loseConnection()` a TLS transport drops what is written, and a TCP one may be gone
+        before the turn ends. Users call it on the transport itself, as ClientService does: so the
+        transport is given one that flushes first. Where that can't be done nothing ever waits.
+        """
+        self._transport = transport
+        if not interfaces.ITransport.providedBy(transport):
+            return
+        try:
+            for name in ("loseConnection", "loseWriteConnection"):
+                method = getattr(transport, name, None)
+                if method is not None:
+                    self._hooks[name] = self._flushing_first(method)
+                    setattr(transport, name, self._hooks[name])
+        except AttributeError:  # it has no room for attributes
+            self._unhook()
+        else:
+            self.can_hold = True
+
+    def detach(self) -> None:
+        """The transport is gone, with what was not written."""
+        self._unhook()
+        timer, self._end_of_turn = self._end_of_turn, None
+        if timer is not None:
+            timer.cancel()
+        self._transport = None
+        self.can_hold = self.buffer.held = False
+        self.ledgers = []
+
+    def _flushing_first(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def flush_first(*args: Any, **kwargs: Any) -> Any:
+            self.flush()
+            return method(*args, **kwargs)
+
+        return flush_first
+
+    def _unhook(self) -> None:
+        for name, hook in self._hooks.items():
+            if getattr(self._transport, "__dict__", {}).get(name) is hook:
+                delattr(self._transport, name)
+        self._hooks = {}
+
+    def write(self, marshaled_frames: Sequence[bytes]) -> None:
+        """Write frames that are encoded already, behind everything that waits."""
+        self.flush()
+        self._emit(b"".join(marshaled_frames), len(marshaled_frames))
+
+    def flush(self) -> None:
+        """Write everything that waits."""
+        if self.ledgers:
+            ledgers, self.ledgers = self.ledgers, []
+            for ledger in ledgers:
+                ledger.emit()
+        buffer = self.buffer
+        if buffer:
+            encoded = buffer.frames
+            frames, self._frames = encoded - self._frames, encoded
+            self._emit(buffer.take(), frames)
+
+    def call_made(self) -> None:
+        """Something was encoded that need not wait, or so much that it must not."""
+        if self.buffer.held or not self.can_hold:
+            self.flush()
+            return
+        self._writes += 1
+        if self._writes <= EAGER_WRITES:
+            self.flush()
+        else:
+            self.buffer.held = True
+            self._await_end_of_turn()
+
+    def hold_acks(self, ledger: Any) -> None:
+        """Let a ledger hold acks back until the next flush, at the latest when the turn ends."""
+        self.ledgers.append(ledger)
+        if not self.buffer.held:  # else `dataReceived` or the end of the turn flushes
+            self._await_end_of_turn()
+
+    def end_read(self) -> None:
+        """`dataReceived` has come to its end."""
+        self._writes = 0
+        self.flush()
+
+    def _await_end_of_turn(self) -> None:
+        if self._end_of_turn is None:
+            self._end_of_turn = self._call_later(0, self._on_end_of_turn)
+
+    def _on_end_of_turn(self) -> None:
+        self._end_of_turn = None
+        self._writes = 0
+        self.buffer.held = False
+        self.flush()
