@@ -13,6 +13,7 @@ from .connect_errors import (
 )
 from .connecting import connect
 from .handling import Handling, consume
+from .install import install
 from .ledger import AlreadySettled
 from .protocol import TwistedProtocolConnection
 from .publisher import Publisher, PublisherOverflow, PublishTimeout
@@ -48,4 +49,5 @@ __all__ = [
     "__version__",
     "connect",
     "consume",
+    "install",
 ]
