@@ -67,7 +67,7 @@ check: venv .venv/.group-check  ## lint, formatting, spelling, types, the stubs
 	$(foreach source,$(wildcard *.pyx pika_twisted/*.pyx),\
 		.venv/bin/cython -Werror -Wextra -o build/check/$(notdir $(source)).c $(source) &&) true
 	$(RUN) -m mypy
-	.venv/bin/pyright
+	.venv/bin/pyright --pythonpath $(RUN)
 	$(RUN) -m mypy.stubtest --allowlist tests/typing/stubtest.allow pika_twisted._frame pika_twisted._ready
 
 docs: venv .venv/.group-docs  ## the documentation, into build/docs

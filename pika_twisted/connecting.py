@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pika import exceptions as pika_exceptions
 from pika import tcp_socket_opts
@@ -30,7 +30,13 @@ _FINAL = (
 )
 
 
-class Connecting(defer.Deferred):  # type: ignore[type-arg]  # not generic at run time in 22.10
+if TYPE_CHECKING:
+    _Deferred = defer.Deferred[TwistedProtocolConnection]
+else:
+    _Deferred = defer.Deferred  # not generic at run time in Twisted 22.10
+
+
+class Connecting(_Deferred):
     """The Deferred that `connect()` returns; `async with` waits for it and closes the connection."""
 
     async def __aenter__(self) -> TwistedProtocolConnection:
