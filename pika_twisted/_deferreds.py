@@ -84,17 +84,18 @@ class Turns:
 
 
 def _find_driver() -> Any:
-    """The function by which inlineCallbacks and coroutines wait for a Deferred, if there is one.
+    """The code of the callback by which inlineCallbacks and coroutines wait for a Deferred.
 
-    It only notes a result that is there already and returns, so it can't recurse and need not wait
-    for its turn. Twisted has no public name for it: watch what is handed to `addBoth`. Where it is
-    another one each time (Twisted 22.10) none is known, and all callbacks take turns.
+    The callback only notes a result that is there already and returns, so it can't recurse and need
+    not wait for its turn. Twisted has no public name for it: watch what is handed to `addBoth`.
+    (In 22.10 that is another closure each time, hence the code.) None where it can't be told: then
+    all callbacks take turns, and only time is lost.
     """
     seen: list[Any] = []
 
     class Probe(defer.Deferred):  # type: ignore[type-arg]  # not generic at run time in 22.10
         def addBoth(self, callback: Any, *args: Any, **kwargs: Any) -> Any:
-            seen.append(callback)
+            seen.append(getattr(callback, "__code__", None))
             return super().addBoth(callback, *args, **kwargs)
 
     @defer.inlineCallbacks
@@ -131,7 +132,7 @@ class TurnTaking(defer.Deferred):  # type: ignore[type-arg]
         return self._add(super().addErrback, args, kwargs)
 
     def addBoth(self, callback: Any, *args: Any, **kwargs: Any) -> Any:
-        if callback is not DRIVER or DRIVER is None:
+        if DRIVER is None or getattr(callback, "__code__", None) is not DRIVER:
             return self._add(super().addBoth, (callback, *args), kwargs)
         if self._driven is None:
             self._driven = True
@@ -148,11 +149,11 @@ class TurnTaking(defer.Deferred):  # type: ignore[type-arg]
 # Each of the two kinds is a pair: what it is until somebody looks, and what it is from then on.
 
 
-class GetDeferred(_ready.DeferredFields, TurnTaking):
+class GetDeferred(_ready.DeferredFields, TurnTaking):  # pyright: ignore[reportGeneralTypeIssues]
     """What a queue's `get()` and `get_many()` return."""
 
 
-class _UntouchedGet(_ready.DeferredFields, TurnTaking):
+class _UntouchedGet(_ready.DeferredFields, TurnTaking):  # pyright: ignore[reportGeneralTypeIssues]
     pass
 
 

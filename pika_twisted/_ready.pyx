@@ -24,6 +24,8 @@ cdef extern from "Python.h":
     PySendResult PyIter_Send(object iterator, object value, PyObject **result) except PYGEN_ERROR
     object PyObject_Vectorcall(object function, PyObject **args, size_t count, PyObject *names)
     PyObject *PyTuple_GET_ITEM(object values, Py_ssize_t index)
+    bint PyFunction_Check(object function)
+    PyObject *PyFunction_GET_CODE(object function)
 
 ctypedef PySendResult (*send_function)(object, object, PyObject **) except PYGEN_ERROR
 
@@ -76,13 +78,17 @@ cdef object stock_callback = Deferred.callback
 cdef object stock_add_callbacks = Deferred.addCallbacks
 cdef object stock_await = Deferred.__await__
 
-cdef object driver = None
+cdef object driver_code = None
 
 
-def set_driver(function):
-    """Tell what inlineCallbacks and coroutines hand to `addBoth`; None when it is not known."""
-    global driver
-    driver = function
+def set_driver(code):
+    """Tell the code of what inlineCallbacks and coroutines hand to `addBoth`; None: unknown."""
+    global driver_code
+    driver_code = code
+
+
+cdef inline bint is_driver(object callback):
+    return PyFunction_Check(callback) and PyFunction_GET_CODE(callback) == <PyObject *>driver_code
 
 
 cdef class DeferredFields:
@@ -90,7 +96,8 @@ cdef class DeferredFields:
 
     cdef State state
     cdef object value           # READY, RUNNING: the result
-    cdef tuple args             # DRIVEN: to be called is driver(value, *args)
+    cdef object driver          # DRIVEN: to be called is driver(value, *args)
+    cdef tuple args
     cdef _Successor successor   # RUNNING when it was materialised: gives the driver's outcome
     # The Turns of a queue's Deferreds, or None. Survives materialising.
     cdef public object _turns
@@ -131,13 +138,14 @@ cdef object lazy_await(object this):
 @cython.binding(True)
 def add_both(DeferredFields self, callback, *args, **kwargs):
     """See twisted.internet.defer.Deferred.addBoth."""
-    if callback is driver and driver is not None and not kwargs:
+    if is_driver(callback) and not kwargs:
         if self.state == WAITING:
+            self.driver = callback
             self.args = args
             self.state = DRIVEN
             return self
         if self.state == READY:
-            run_driver(self, args)
+            run_driver(self, callback, args)
             return self
     materialise(self)
     return self.addBoth(callback, *args, **kwargs)
@@ -158,8 +166,8 @@ cdef int materialise(DeferredFields self) except -1:
     cdef State state = self.state
     if state == STOCK:
         return 0
-    value, args = self.value, self.args
-    self.value = self.args = None
+    value, driver, args = self.value, self.driver, self.args
+    self.value = self.driver = self.args = None
     self.state = STOCK
     # Another class, not a check in each attribute access: that costs 1 us per Deferred.
     PyObject_GenericSetAttr(self, "__class__", type(self)._stock_class)
@@ -178,7 +186,7 @@ cdef int materialise(DeferredFields self) except -1:
     return 0
 
 
-cdef int run_driver(DeferredFields self, tuple args) except -1:
+cdef int run_driver(DeferredFields self, object driver, tuple args) except -1:
     """Let the coroutine go on with the value. As with any callback what it returns is the result."""
     cdef PyObject *stack[8]
     cdef Py_ssize_t index, count = len(args)
@@ -349,7 +357,8 @@ def settle(deferred, value):
         return True
     if lazy.state == DRIVEN:
         lazy.value = value
-        args, lazy.args = lazy.args, None
-        run_driver(lazy, args)
+        driver, args = lazy.driver, lazy.args
+        lazy.driver = lazy.args = None
+        run_driver(lazy, driver, args)
         return True
     return False

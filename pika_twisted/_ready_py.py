@@ -28,7 +28,7 @@ class Ready:
 ready_next = Ready
 
 
-def set_driver(function: Any) -> None:
+def set_driver(code: Any) -> None:
     """Nothing depends on it here."""
 
 

@@ -1,0 +1,27 @@
+"""Does work grow with its input? Compared in one process, where other load slows any one run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+
+def cpu(function: Callable[[], object]) -> float:
+    """CPU seconds of one call."""
+    started = time.process_time()
+    function()
+    return time.process_time() - started
+
+
+def assert_grows_at_most(
+    cost: Callable[[int], float], size: int, *, times: int = 10, factor: float = 20
+) -> None:
+    """`times` the size may cost at most `factor` as much; of up to 8 runs the cheapest counts."""
+    small = large = math.inf
+    for _ in range(8):
+        small = min(small, cost(size))
+        large = min(large, cost(size * times))
+        if large <= factor * small:
+            return
+    raise AssertionError(f"{times} times the work costs {large / small:.0f} times as much")
