@@ -244,7 +244,7 @@ class TwistedChannel(Topology, Settling):
 
     # Acknowledging
 
-    def basic_ack(self, delivery_tag: int = 0, multiple: bool = False) -> None:
+    def basic_ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> None:
         """Acknowledge a message, or with `multiple` all up to it (tag 0: all outstanding).
 
         It leaves with the next write, in order, at the latest when this turn of the reactor ends.
@@ -267,7 +267,7 @@ class TwistedChannel(Topology, Settling):
         if self._encoder.nack(0 if delivery_tag is None else delivery_tag, multiple, requeue):
             self._channel.flush()
 
-    def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
+    def basic_reject(self, delivery_tag: int | None, requeue: bool = True) -> None:
         """Refuse one message; without `requeue` it is dropped or dead-lettered.
 
         Errors as `basic_ack()`. AMQP 0-9-1 1.8.3.14; see pika.channel.Channel.basic_reject.
