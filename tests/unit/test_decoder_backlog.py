@@ -136,6 +136,13 @@ def test_contains_repr_iteration(codec: Any) -> None:
     assert len(backlog) == 3
 
 
+def test_made_of_items_and_reversed(codec: Any) -> None:
+    backlog = codec.Backlog([Message(None, None, None, b"123"), 2])
+    assert backlog.body_bytes == 3
+    assert list(reversed(backlog)) == [2, backlog[0]]
+    assert codec.Backlog(iter("abc")) == ["a", "b", "c"]
+
+
 def test_iteration_while_it_changes(codec: Any) -> None:
     """No crash and no item twice, whatever is done meanwhile; an error is as good as an end."""
     backlog = filled(codec, *range(1000))

@@ -208,6 +208,8 @@ def test_oversized_content_object(codec: Any) -> None:
     assert type(got) is codec.OversizedContent
     assert (got.channel_number, got.method, got.body_size, got.limit) == (1, sent, 101, 100)
     assert isinstance(got.method, spec.Basic.Deliver)
+    assert repr(got).startswith("<OversizedContent channel_number=1 method=<Basic.Deliver")
+    assert repr(got).endswith("body_size=101 limit=100>")
 
 
 def test_oversized_content_keeps_the_sequence(make_decoder: Callable[..., Any]) -> None:

@@ -421,6 +421,22 @@ def test_whether_to_flush(codec: Any) -> None:
     assert encoder.ack(1) is True
 
 
+def test_a_channel_that_is_not_open_encodes_nothing(output: Any) -> None:
+    """The connection says so through ``open``; arguments aren't even looked at then."""
+    encoder = output.channel(1)
+    assert encoder.open
+    encoder.open = False
+    output.held = True
+    assert encoder.ack(1) is True
+    assert encoder.nack(1) is True
+    assert encoder.reject(1) is True
+    assert encoder.publish(None, None, None) is True
+    assert (len(output), output.frames) == (0, 0)
+    encoder.open = True
+    assert encoder.ack(1) is False
+    assert output.frames == 1
+
+
 def test_defaults(codec: Any) -> None:
     output = codec.OutputBuffer()
     assert (output.frame_max, output.held, output.frames, len(output)) == (131072, False, 0, 0)
