@@ -294,9 +294,9 @@ class TwistedChannel(Topology, Settling):
             or ValueError naming an argument that can't be encoded (nothing is sent then)
         """
         encoder = self._encoder
+        if not encoder.open:
+            return self._refused()
         try:
-            if self._closed or not encoder.open:
-                return self._refused()
             due = encoder.publish(exchange, routing_key, body, properties, mandatory)
         except Exception:
             return defer.fail()
@@ -588,6 +588,8 @@ class TwistedChannel(Topology, Settling):
     def _on_channel_closed(self, _channel: Any, reason: BaseException) -> None:
         """Everything that is outstanding learns why, the oldest first."""
         self._closed = reason
+        if isinstance(self._encoder, PlainEncoder):
+            self._encoder.open = False
         if isinstance(self._channel, Channel):
             self._channel.connection.past.add(self)
         calls, self._calls = self._calls, OrderedSet()
