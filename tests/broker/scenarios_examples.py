@@ -1,0 +1,151 @@
+"""The programs in examples/, each in a process of its own, as a user would run it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pika_twisted
+from tests.broker.env import Env, check, equal
+from tests.broker.registry import scenario
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+class Program:
+    """A running example; its output so far can be read at any time."""
+
+    def __init__(self, env: Env, queue: str, *arguments: str) -> None:
+        handle, self.path = tempfile.mkstemp(prefix="pika-twisted-example-")
+        package = str(Path(pika_twisted.__file__).resolve().parents[1])
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            cwd=tempfile.gettempdir(),
+            env={
+                **os.environ,
+                "AMQP_URL": env.broker.url(),
+                "QUEUE": queue,
+                "PYTHONPATH": package,
+                "PYTHONWARNINGS": "default",
+            },
+        )
+        os.close(handle)
+        self.final = ""
+
+    def text(self) -> str:
+        """What it has printed."""
+        return self.final or Path(self.path).read_text()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait(20)
+
+    def wait(self, seconds: float) -> int:
+        """The exit code; the process is gone afterwards in any case."""
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            if not self.final:
+                self.final = self.text() or " "
+                os.unlink(self.path)
+
+
+async def until_text(env: Env, programs: list[Program], count: int, part: str) -> None:
+    """Wait until the outputs hold so many of `part` together."""
+    deadline = time.monotonic() + 30
+    while sum(program.text().count(part) for program in programs) < count:
+        texts = "\n---\n".join(program.text()[-2000:] for program in programs)
+        check(time.monotonic() < deadline, f"{count} times {part!r} expected:\n{texts}")
+        await env.sleep(0.1)
+
+
+async def fill(env: Env, queue: str, count: int) -> None:
+    _, channel = await env.open()
+    await channel.queue_declare(queue, durable=True)
+    publisher = pika_twisted.Publisher(channel, reactor=env.reactor)
+    for number in range(count):
+        publisher.publish("", queue, f"task {number};")
+    await publisher.flush()
+
+
+@scenario(interface="ours", timeout=60)
+async def example_worker_under_twistd(env: Env) -> None:
+    """worker.tac: handles what is there, and what a restart of it finds; SIGTERM ends it well."""
+    queue = env.name()
+    await fill(env, queue, 100)
+    twistd = "from twisted.scripts.twistd import run; run()"
+    arguments = ("-c", twistd, "-n", "--pidfile=", "-y")
+    for _ in range(2):
+        program = Program(env, queue, *arguments, str(EXAMPLES / "worker.tac"))
+        try:
+            await until_text(env, [program], 100, "handled task")
+            await fill(env, queue, 100)
+        finally:
+            code = await env.thread(program.stop)
+        # twistd ends by the signal it got, once everything is shut down.
+        check(code in (0, -signal.SIGTERM), f"{code}: {program.text()[-2000:]}")
+        check("Unhandled" not in program.text(), program.text()[-3000:])
+        check("Server Shut Down" in program.text(), program.text()[-2000:])
+
+
+@scenario(interface="ours", timeout=60)
+async def example_workers_share_a_queue(env: Env) -> None:
+    """workers.py with two processes: both get their part, each message is handled once."""
+    queue = env.name()
+    await fill(env, queue, 1)
+    program = Program(env, queue, str(EXAMPLES / "workers.py"), "2")
+    try:
+        await until_text(env, [program], 1, "task")
+        await env.sleep(2)  # the second process has started too
+        await fill(env, queue, 400)
+        await until_text(env, [program], 401, "task")
+    finally:
+        code = await env.thread(program.stop)
+    text = program.text()
+    equal(code, 0, f"exit code; {text[-2000:]}")
+    equal(text.count("task"), 401, "handled")
+    check(text.count("worker 0:") > 50 and text.count("worker 1:") > 50, text[-500:])
+    await env.settled(queue, 0)
+
+
+@scenario(interface="ours", timeout=90)
+async def example_ordered_partitions(env: Env) -> None:
+    """ordered.py: two workers, one leaves in the middle; each key's messages stay in order."""
+    name = env.name("partitions")
+    env.names.extend(("queue", f"{name}-{number}") for number in range(8))
+    path = str(EXAMPLES / "ordered.py")
+    workers = [Program(env, name, path), Program(env, name, path)]
+    try:
+        await env.sleep(2)
+        for turn in range(2):
+            publishing = Program(env, name, path, "publish")
+            code = await env.thread(publishing.wait, 60)
+            equal(code, 0, f"exit code; {publishing.text()[-2000:]}")
+            running = workers[turn:]
+            await until_text(env, workers, 1000 * (turn + 1), "key")
+            if turn == 0:
+                await env.thread(workers[0].stop)
+    finally:
+        for worker in workers:
+            await env.thread(worker.stop)
+    check(len(running) == 1, "the second round had one worker")
+    for worker in workers:
+        seen: dict[str, list[int]] = {}
+        for line in worker.text().splitlines():
+            if line.startswith("key"):
+                key, number = line.split()
+                seen.setdefault(key, []).append(int(number))
+        for key, numbers in seen.items():
+            rounds: list[Any] = [numbers[:20], numbers[20:]] if len(numbers) > 20 else [numbers]
+            check(all(part == sorted(part) for part in rounds), f"{key}: {numbers}")
