@@ -51,6 +51,11 @@ _ABORTING = (
 )
 
 
+#: So many messages are made before the first of them is handed out. A chunk of 256 KiB can hold
+#: 2,000; below 700, the threshold of the cyclic collector's youngest generation, those that were
+#: handed out are gone before it looks at them: 0.32 instead of 0.49 us a message with get_many().
+BURST = 512
+
 #: What settles publishes of a channel in confirm mode.
 _CONFIRMS = (spec.Basic.Ack, spec.Basic.Nack)
 
@@ -129,6 +134,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         self._decoder = _codec.FrameDecoder(
             ReceivedMessage, frame_max=max(asked, spec.FRAME_MIN_SIZE), **self._limits
         )
+        self._decoder.burst = BURST
         super()._init_connection_state()
         self.messages_indirect = 0
 
@@ -175,8 +181,8 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         """Decode everything that was fed; the one loop every received byte goes through.
 
         Messages of subscribed consumers are in their queues when `next_frame()` returns. Their
-        waiting get()s are woken once per chunk, and before any other frame is handed to pika, so
-        that order is kept: waking for each message costs five times as much.
+        waiting get()s are woken once per chunk or burst, and before any other frame is handed to
+        pika, so that order is kept: waking for each message costs five times as much.
         """
         decoder, outbound = self._decoder, self.outbound
         output = outbound.buffer
@@ -184,7 +190,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         output.held = outbound.can_hold
         try:
             value: Any = decoder  # anything that is not None
-            while value is not None and not self._deaf:
+            while (value is not None or decoder.more) and not self._deaf:
                 value = decoder.next_frame()
                 if decoder.ready:
                     for consumer in decoder.take_ready():
@@ -225,7 +231,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
             self._terminate_stream(pika_exceptions.IncompatibleProtocolError(text))
             return
         number = value.channel_number
-        channel = self._channels.get(number)
+        channel: Any = self._channels.get(number)
         if channel is None and number:
             raise DecodeError(spec.CHANNEL_ERROR, f"frame for channel {number}, which is not open")
         if isinstance(value, frame.Method):

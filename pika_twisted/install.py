@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 import warnings
+from typing import Any
 
 import pika.adapters
 
@@ -47,4 +48,5 @@ def install() -> None:
     for name, value in CLASSES.items():
         setattr(module, name, value)
     module.__pika_twisted__ = True  # type: ignore[attr-defined]
-    pika.adapters.twisted_connection = module
+    adapters: Any = pika.adapters
+    adapters.twisted_connection = module
