@@ -1193,6 +1193,9 @@ cdef class FrameDecoder:
     cdef public uint64_t max_message_size
     cdef int nesting
     cdef readonly uint64_t frames_direct, messages_direct
+    #: next_frame() returns None after so many direct messages, with ``more`` set; 0: no limit.
+    cdef public uint32_t burst
+    cdef readonly bint more
     cdef object message_class
 
     # Input: the chunk that is being read, the chunks behind it, and the beginning of a frame that
@@ -1390,8 +1393,10 @@ cdef class FrameDecoder:
     # -- frames
 
     cdef object drain(self):
-        """Read frames until one is to be returned or the input is used up."""
+        """Read frames until one is to be returned, the input is used up, or a burst is over."""
         cdef octets payload
+        cdef uint64_t last = self.messages_direct + self.burst
+        self.more = False
         while True:
             if self.step != FRAME:
                 if not self.stream_body() and not self.refill():
@@ -1406,6 +1411,9 @@ cdef class FrameDecoder:
             if result is not None:
                 return result
             self.frames_direct += 1
+            if self.messages_direct == last and self.burst:
+                self.more = True
+                return None
 
     cdef int find_frame(self, octets* payload) except -1:
         """Point ``payload`` at a whole frame's: 1. More data is needed, or the step changed: 0."""
@@ -1909,6 +1917,8 @@ cdef class ChannelEncoder:
     cdef readonly int number
     #: While it is False nothing is encoded, and True returned: the caller's slow path says why.
     cdef public bint open
+    #: What basic_ack() calls when it is time to write.
+    cdef public object flush
 
     def __cinit__(self, OutputBuffer output not None, int number):
         if not 0 <= number <= 0xFFFF:
@@ -1920,6 +1930,11 @@ cdef class ChannelEncoder:
     def ack(self, delivery_tag=0, multiple=False):
         """Basic.Ack."""
         return self.settle(BASIC_ACK, delivery_tag, 1 if multiple else 0)
+
+    def basic_ack(self, delivery_tag=0, multiple=False):
+        """The same, with what the caller has to do when it is time to write."""
+        if self.settle(BASIC_ACK, delivery_tag, 1 if multiple else 0):
+            self.flush()
 
     def nack(self, delivery_tag=0, multiple=False, requeue=True):
         """Basic.Nack."""

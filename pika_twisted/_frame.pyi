@@ -4,9 +4,25 @@ from collections.abc import Iterable, Iterator
 from typing import Any, SupportsIndex, final, overload
 
 from pika import frame, spec
+from typing_extensions import Self
 
 from ._errors import DecodeError as DecodeError
 from ._errors import UndecodableProperties as UndecodableProperties
+
+__all__ = [
+    "IMPLEMENTATION",
+    "Backlog",
+    "BasicProperties",
+    "ChannelEncoder",
+    "DecodeError",
+    "Deliver",
+    "FrameDecoder",
+    "GetOk",
+    "OutputBuffer",
+    "OversizedContent",
+    "Return",
+    "UndecodableProperties",
+]
 
 IMPLEMENTATION: str
 
@@ -52,6 +68,9 @@ class FrameDecoder:
     where it is more than ``frame_max``. ``max_nesting`` (at most 1000) is how deep tables and
     arrays may lie inside the outermost table.
 
+    ``burst``: next_frame() returns None after so many direct messages, with ``more`` set, so that
+    they can be handed out before the next ones are made; 0 for no limit.
+
     ``frames_direct`` counts the frames that next_frame() did not return: those of direct
     deliveries, and the body frames of oversized contents.
     """
@@ -60,6 +79,9 @@ class FrameDecoder:
     max_header_size: int
     max_message_size: int
     max_nesting: int
+    burst: int
+    @property
+    def more(self) -> bool: ...
     @property
     def frames_direct(self) -> int: ...
     @property
@@ -68,15 +90,15 @@ class FrameDecoder:
     def buffered(self) -> int: ...
     @property
     def ready(self) -> bool: ...
-    def __init__(
-        self,
+    def __new__(
+        cls,
         message_class: type[tuple[Any, ...]],
         *,
         frame_max: int = 131072,
         max_header_size: int = 1 << 20,
         max_message_size: int = 128 << 20,
         max_nesting: int = 100,
-    ) -> None: ...
+    ) -> Self: ...
     def feed(self, data: bytes | bytearray | memoryview) -> None: ...
     def next_frame(
         self,
@@ -120,12 +142,12 @@ class Backlog:
     def __bool__(self) -> bool: ...
     def __iter__(self) -> Iterator[Any]: ...
     def __reversed__(self) -> Iterator[Any]: ...
-    def __contains__(self, item: object) -> bool: ...
+    def __contains__(self, item: object, /) -> bool: ...
     @overload
-    def __getitem__(self, index: SupportsIndex) -> Any: ...
+    def __getitem__(self, index: SupportsIndex, /) -> Any: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __getitem__(self, index: slice, /) -> list[Any]: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class OutputBuffer:
@@ -139,7 +161,7 @@ class OutputBuffer:
     limit: int
     @property
     def frames(self) -> int: ...
-    def __init__(self, *, frame_max: int = 131072, limit: int = 65536) -> None: ...
+    def __new__(cls, *, frame_max: int = 131072, limit: int = 65536) -> Self: ...
     def __len__(self) -> int: ...
     def take(self) -> bytes: ...
     def channel(self, number: int) -> ChannelEncoder: ...
@@ -150,10 +172,13 @@ class ChannelEncoder:
     TypeError or ValueError for an argument that can't be encoded, pika's ShortStringTooLong, or
     what a properties object's own encode() raises."""
 
+    open: bool
+    flush: Any  # called by basic_ack() when the buffer is to be written out
     @property
     def number(self) -> int: ...
-    def __init__(self, output: OutputBuffer, number: int) -> None: ...
+    def __new__(cls, output: OutputBuffer, number: int) -> Self: ...
     def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool: ...
+    def basic_ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> None: ...
     def nack(
         self, delivery_tag: int | None = 0, multiple: bool = False, requeue: bool = True
     ) -> bool: ...

@@ -120,6 +120,9 @@ class FrameDecoder:
         self.max_nesting = max_nesting
         self.frames_direct = 0
         self.messages_direct = 0
+        #: next_frame() returns None after so many direct messages, with `more` set; 0: no limit.
+        self.burst = 0
+        self.more = False
         self._message_class = message_class
         self._buffer = bytearray()
         self._started = False
@@ -144,6 +147,8 @@ class FrameDecoder:
     def next_frame(self) -> Any:
         if self._failure is not None:
             raise DecodeError(*self._failure.args)
+        last = self.messages_direct + self.burst
+        self.more = False
         try:
             while (cut := self._cut_frame()) is not None:
                 self._started = True
@@ -151,6 +156,9 @@ class FrameDecoder:
                 if result is not None:
                     return result
                 self.frames_direct += 1
+                if self.burst and self.messages_direct == last:
+                    self.more = True
+                    return None
         except DecodeError as error:
             self._failure = DecodeError(*error.args)
             self._buffer.clear()

@@ -51,10 +51,16 @@ class ChannelEncoder:
         self.number = number
         #: While it is False nothing is encoded, and True returned: the caller's slow path says why.
         self.open = True
+        #: What basic_ack() calls when it is time to write.
+        self.flush: Any = None
         self._output = output
 
     def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool:
         return not self.open or self._method(spec.Basic.Ack(_tag(delivery_tag), multiple))
+
+    def basic_ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> None:
+        if self.ack(delivery_tag, multiple):
+            self.flush()
 
     def nack(
         self, delivery_tag: int | None = 0, multiple: bool = False, requeue: bool = True

@@ -80,6 +80,10 @@ class TwistedChannel(Topology, Settling):
         )
         if isinstance(channel, Channel):
             channel.face = self
+        if isinstance(channel, Channel) and type(self).basic_ack is TwistedChannel.basic_ack:
+            # One call into C instead of two calls: 0.03 instead of 0.06 us for each message.
+            channel.encoder.flush = channel.flush
+            self.basic_ack = channel.encoder.basic_ack  # type: ignore[method-assign]
         self.on_closed: defer.Deferred[Any] = defer.Deferred()
         channel.add_callback(self._on_getempty, [spec.Basic.GetEmpty], False)
         channel.add_on_close_callback(self._on_channel_closed)

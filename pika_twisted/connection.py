@@ -231,13 +231,13 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
             self._terminate_stream(pika_exceptions.IncompatibleProtocolError(text))
             return
         number = value.channel_number
-        channel: Any = self._channels.get(number)
+        channel = self._channels.get(number)
         if channel is None and number:
             raise DecodeError(spec.CHANNEL_ERROR, f"frame for channel {number}, which is not open")
         if isinstance(value, frame.Method):
             self._process_method(value, channel)
         elif isinstance(value, _codec.OversizedContent):
-            channel.refuse_content(value)
+            channel.refuse_content(value)  # pyright: ignore[reportOptionalMemberAccess]
         else:
             super()._process_frame(value)
 
