@@ -83,20 +83,26 @@ async def fill(env: Env, queue: str, count: int) -> None:
 async def example_worker_under_twistd(env: Env) -> None:
     """worker.tac: handles what is there, and what a restart of it finds; SIGTERM ends it well."""
     queue = env.name()
-    await fill(env, queue, 100)
     twistd = "from twisted.scripts.twistd import run; run()"
-    arguments = ("-c", twistd, "-n", "--pidfile=", "-y")
-    for _ in range(2):
-        program = Program(env, queue, *arguments, str(EXAMPLES / "worker.tac"))
-        try:
-            await until_text(env, [program], 100, "handled task")
-            await fill(env, queue, 100)
-        finally:
-            code = await env.thread(program.stop)
+    arguments = ("-c", twistd, "-n", "--pidfile=", "-y", str(EXAMPLES / "worker.tac"))
+    await fill(env, queue, 100)
+    programs, codes = [Program(env, queue, *arguments)], []
+    try:
+        await until_text(env, programs, 100, "handled task")
+        await fill(env, queue, 1000)
+        codes.append(await env.thread(programs[0].stop))  # in the middle of it
+        programs.append(Program(env, queue, *arguments))
+        await until_text(env, programs, 1100, "handled task")
+    finally:
+        codes.append(await env.thread(programs[-1].stop))
+    for code, program in zip(codes, programs):
         # twistd ends by the signal it got, once everything is shut down.
         check(code in (0, -signal.SIGTERM), f"{code}: {program.text()[-2000:]}")
         check("Unhandled" not in program.text(), program.text()[-3000:])
         check("Server Shut Down" in program.text(), program.text()[-2000:])
+    handled = sum(program.text().count("handled task") for program in programs)
+    equal(handled, 1100, "handled, none twice")
+    await env.settled(queue, 0)
 
 
 @scenario(interface="ours", timeout=60)

@@ -1,0 +1,93 @@
+"""Two nodes in a cluster: when one dies the service goes on with the other."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Any
+
+from pika import BasicProperties, exceptions
+
+import pika_twisted
+from pika_twisted.service import RecoveringService
+from tests.broker.env import Env, check, equal
+from tests.broker.node import Node, create_node
+from tests.broker.registry import scenario
+
+#: How many nodes die, one after the other.
+TURNS = 4 if os.environ.get("PIKA_TWISTED_TEST_LONG") == "1" else 1
+
+
+def create_cluster() -> tuple[Node, Node]:
+    """Two nodes, each of which has a copy of every queue."""
+    first = create_node()
+    try:
+        second = Node.create(cluster_with=first)
+        second.ctl("stop_app")
+        second.ctl("reset")
+        second.ctl("join_cluster", first.state.name)
+        second.ctl("start_app", timeout=120)
+        policy = json.dumps({"ha-mode": "all", "ha-sync-mode": "automatic"})
+        first.ctl("set_policy", "everywhere", "^failover", policy)
+    except BaseException:
+        first.remove()
+        raise
+    return first, second
+
+
+@scenario(own_node=True, interface="ours", timeout=240)
+async def service_fails_over_to_the_other_node(env: Env) -> None:
+    """kill -9 of the node in use, again and again: everything confirmed is handled."""
+    if "EPoll" not in type(env.reactor).__name__:
+        return  # half a minute; the reactor makes no difference to RabbitMQ's side of it
+    logging.getLogger("pika_twisted").setLevel(logging.CRITICAL)
+    nodes: list[Node] = list(await env.thread(create_cluster))
+    parameters = [
+        env.parameters(host="127.0.0.1", port=node.state.port, stack_timeout=5, heartbeat=5)
+        for node in nodes
+    ]
+    service = RecoveringService(
+        parameters, reactor=env.reactor, retry_policy=lambda n: min(0.1 * 2**n, 1)
+    )
+    confirmed: set[bytes] = set()
+    handled: dict[bytes, int] = {}
+
+    async def handler(message: Any) -> None:
+        handled[message.body] = handled.get(message.body, 0) + 1
+
+    async def publish(begin: int) -> None:
+        for number in range(begin, begin + 300):
+            body = b"%d" % number
+            try:
+                await publisher.publish("", "failover", body, BasicProperties(delivery_mode=2))
+                confirmed.add(body)
+            except (exceptions.UnroutableError, exceptions.NackError):
+                await env.sleep(0.1)  # a copy of the queue is being promoted
+
+    try:
+        service.startService()
+        await service.channel().queue_declare("failover", durable=True)
+        publisher = service.publisher(when_lost="resend", timeout=60)
+        await service.consume("failover", handler, concurrency=5)
+        await env.within(30, publish(0), "published")
+        for turn in range(1, TURNS + 1):
+            port = service.connection.transport.getPeer().port
+            (used,) = [node for node in nodes if node.state.port == port]
+            publishing = publish(1000 * turn)
+            killing = env.thread(used.kill)
+            await env.within(60, publishing, "published while a node died")
+            await killing
+            check(service.connection is not None, "connected")
+            equal(service.connection.transport.getPeer().port != port, True, "to the other node")
+            await env.until(lambda: not confirmed - handled.keys(), "all handled", 30)
+            await env.thread(used.start)
+            await env.sleep(3)  # its copy of the queue follows
+        check(service.reconnects >= TURNS, f"{service.reconnects} reconnects")
+        check(len(confirmed) >= 290 * (TURNS + 1), f"{len(confirmed)} confirmed")
+    finally:
+        await env.within(30, service.stopService(), "stopped")
+        for node in reversed(nodes):
+            await env.thread(node.remove)
+        logging.getLogger("pika_twisted").setLevel(logging.NOTSET)
+    check(isinstance(service.stats(), pika_twisted.ServiceStats), "stats")
