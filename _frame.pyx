@@ -100,6 +100,12 @@ cdef extern from *:
         return text;
     }
 
+    #ifdef Py_GIL_DISABLED
+      #define HAS_GIL 0
+    #else
+      #define HAS_GIL 1
+    #endif
+
     #define is_plain_tuple(o) (Py_TYPE(o) == &PyTuple_Type)
     #define is_short_ascii(o) (PyUnicode_CheckExact(o) && PyUnicode_IS_COMPACT_ASCII(o))
     """
@@ -108,6 +114,7 @@ cdef extern from *:
     PyObject** dict_slot(object o)
     void forget_hash(object o)
     object text_or_bytes(const unsigned char* at, Py_ssize_t size)
+    const bint HAS_GIL
     bint is_plain_tuple(object o)
     bint is_short_ascii(object o)
 
@@ -232,7 +239,8 @@ cdef inline uint64_t load_u64(octets at) noexcept nogil:
 # Strings, values and tables from the wire
 # ------------------------------------------------------------------------------------------------
 
-cdef object long_long = compat.long  # marks integers that are published as 64 bit, as pika's do
+# Marks integers that are published as 64 bit, as pika's class does; its main branch has none.
+cdef object long_long = getattr(compat, "long", int)
 cdef object from_timestamp = datetime.fromtimestamp
 cdef object utc = timezone.utc
 
@@ -240,6 +248,44 @@ cdef object utc = timezone.utc
 cdef inline object short_string(Cursor* cursor):
     cdef Py_ssize_t size = take(cursor, 1)[0]
     return text_or_bytes(take(cursor, size), size)
+
+
+# Header keys, content types and the like repeat from message to message: 50 ns saved by each that
+# is still the one that its slot has. Not for free-threaded Python, being shared by all.
+cdef enum:
+    KNOWN_STRINGS = 64
+    LONGEST_KNOWN = 31
+
+cdef PyObject* known_strings[KNOWN_STRINGS]
+
+
+cdef object repeated_string(Cursor* cursor):
+    """The next short string, where it is one of a few."""
+    cdef Py_ssize_t size = take(cursor, 1)[0]
+    cdef octets at = take(cursor, size)
+    cdef PyObject** slot
+    if not HAS_GIL or not 0 < size <= LONGEST_KNOWN:
+        return text_or_bytes(at, size)
+    slot = &known_strings[(5 * size + at[0] + 3 * at[size // 2] + 7 * at[size - 1])
+                          % KNOWN_STRINGS]
+    if slot[0] is not NULL and same_text(<object>slot[0], at, size):
+        return <object>slot[0]
+    text = text_or_bytes(at, size)
+    if is_short_ascii(text):
+        Py_XDECREF(slot[0])
+        slot[0] = new_reference(text)
+    return text
+
+
+cdef inline bint same_text(object known, octets at, Py_ssize_t size) noexcept:
+    """``known`` is such a string and has these octets."""
+    return (is_short_ascii(known) and PyUnicode_GET_LENGTH(known) == size
+            and memcmp(PyUnicode_DATA(known), at, size) == 0)
+
+
+cdef inline PyObject* new_reference(object value) noexcept:
+    Py_INCREF(value)
+    return <PyObject*>value
 
 
 cdef inline object long_string(Cursor* cursor):
@@ -267,7 +313,7 @@ cdef dict read_table(Cursor* cursor, int depth, int max_nesting):
     cdef Cursor entries
     enter(cursor, &entries, depth, max_nesting)
     while entries.at < entries.end:
-        key = short_string(&entries)
+        key = repeated_string(&entries)
         table[key] = read_value(&entries, depth, max_nesting)
     return table
 
@@ -479,6 +525,8 @@ cdef object read_method(Layout layout, Cursor* cursor, int max_nesting):
 cdef object read_argument(unsigned char type, Cursor* cursor, int max_nesting):
     if type == c"s":
         return short_string(cursor)
+    elif type == c"r":
+        return repeated_string(cursor)
     elif type == c"Q":
         return load_u64(take(cursor, 8))
     elif type == c"H":
@@ -512,7 +560,6 @@ cdef enum FieldKind:
     DELIVERY_TAG
     REDELIVERED
     NUMBER          # message_count or reply_code
-    PROPERTY        # one of the 14 of BasicProperties: nothing is kept decoded in C
 
 
 @cython.no_gc
@@ -610,33 +657,15 @@ cdef void free_values(PyObject** values) noexcept:
         PyMem_Free(values)
 
 
-@cython.final
 cdef class _Field:
     """An attribute of a light object: read from C, or from the instance dict once there is one."""
 
     cdef readonly str __name__
-    cdef FieldKind kind
     cdef int slot
 
-    def __init__(self, name, FieldKind kind, int slot=0):
+    def __cinit__(self, name, int slot, *args):
         self.__name__ = sys.intern(name)
-        self.kind = kind
         self.slot = slot
-
-    def __get__(self, instance, owner):
-        if instance is None:
-            return self
-        cdef _Light light = <_Light?>instance
-        cdef PyObject* value
-        if not light.in_dict:
-            if self.kind != PROPERTY:
-                return method_field(<_ContentMethod?>light, self)
-            value = decoded(<_RawProperties?>light)[self.slot]
-        else:
-            value = PyDict_GetItemWithError(own_dict(light), self.__name__)
-        if value is NULL:
-            raise_missing(light, self.__name__)
-        return <object>value
 
     def __set__(self, instance, value):
         own_dict(<_Light?>instance)[self.__name__] = value
@@ -648,7 +677,46 @@ cdef class _Field:
             raise AttributeError(self.__name__) from None
 
 
-cdef object method_field(_ContentMethod method, _Field field):
+@cython.final
+cdef class _MethodField(_Field):
+    """An argument of a content method."""
+
+    cdef FieldKind kind
+
+    def __cinit__(self, name, slot, FieldKind kind=TEXT):
+        self.kind = kind
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        cdef _ContentMethod method = <_ContentMethod?>instance
+        return from_dict(method, self) if method.in_dict else method_field(method, self)
+
+
+@cython.final
+cdef class _PropertyField(_Field):
+    """One of the 14 properties; ``slot`` is its place on the wire."""
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        cdef _RawProperties properties = <_RawProperties?>instance
+        if properties.in_dict:
+            return from_dict(properties, self)
+        cdef PyObject* value = decoded(properties)[self.slot]
+        if value is NULL:
+            raise_missing(properties, self.__name__)
+        return <object>value
+
+
+cdef object from_dict(_Light light, _Field field):
+    cdef PyObject* value = PyDict_GetItemWithError(own_dict(light), field.__name__)
+    if value is NULL:
+        raise_missing(light, field.__name__)
+    return <object>value
+
+
+cdef object method_field(_ContentMethod method, _MethodField field):
     if field.kind == TEXT:
         return None if method.text[field.slot] is NULL else <object>method.text[field.slot]
     elif field.kind == DELIVERY_TAG:
@@ -676,7 +744,7 @@ cdef dict own_dict(_Light light):
 cdef int fill_dict(_Light light) except -1:
     cdef dict fields = PyObject_GenericGetDict(light, NULL)
     cdef PyObject** values
-    cdef _Field field
+    cdef _MethodField field
     if isinstance(light, _RawProperties):
         values = decoded(<_RawProperties>light)
         for i in range(PROPERTY_COUNT):
@@ -721,65 +789,60 @@ def restore_properties(cls, dict fields, str problem, bytes raw, uint32_t max_ne
     return light
 
 
-cdef inline PyObject* new_reference(object value) noexcept:
-    Py_INCREF(value)
-    return <PyObject*>value
-
-
 @cython.no_gc
 cdef class Deliver(_ContentMethod, spec.Basic.Deliver):
     """Basic.Deliver as the decoder makes it."""
 
-    consumer_tag = _Field("consumer_tag", TEXT, 2)
-    delivery_tag = _Field("delivery_tag", DELIVERY_TAG)
-    redelivered = _Field("redelivered", REDELIVERED)
-    exchange = _Field("exchange", TEXT, 0)
-    routing_key = _Field("routing_key", TEXT, 1)
+    consumer_tag = _MethodField("consumer_tag", 2)
+    delivery_tag = _MethodField("delivery_tag", 0, DELIVERY_TAG)
+    redelivered = _MethodField("redelivered", 0, REDELIVERED)
+    exchange = _MethodField("exchange", 0)
+    routing_key = _MethodField("routing_key", 1)
 
 
 @cython.no_gc
 cdef class GetOk(_ContentMethod, spec.Basic.GetOk):
     """Basic.GetOk as the decoder makes it."""
 
-    delivery_tag = _Field("delivery_tag", DELIVERY_TAG)
-    redelivered = _Field("redelivered", REDELIVERED)
-    exchange = _Field("exchange", TEXT, 0)
-    routing_key = _Field("routing_key", TEXT, 1)
-    message_count = _Field("message_count", NUMBER)
+    delivery_tag = _MethodField("delivery_tag", 0, DELIVERY_TAG)
+    redelivered = _MethodField("redelivered", 0, REDELIVERED)
+    exchange = _MethodField("exchange", 0)
+    routing_key = _MethodField("routing_key", 1)
+    message_count = _MethodField("message_count", 0, NUMBER)
 
 
 @cython.no_gc
 cdef class Return(_ContentMethod, spec.Basic.Return):
     """Basic.Return as the decoder makes it."""
 
-    reply_code = _Field("reply_code", NUMBER)
-    reply_text = _Field("reply_text", TEXT, 2)
-    exchange = _Field("exchange", TEXT, 0)
-    routing_key = _Field("routing_key", TEXT, 1)
+    reply_code = _MethodField("reply_code", 0, NUMBER)
+    reply_text = _MethodField("reply_text", 2)
+    exchange = _MethodField("exchange", 0)
+    routing_key = _MethodField("routing_key", 1)
 
 
 cdef tuple PROPERTY_NAMES = tuple(vars(spec.BasicProperties()))  # in the order of the wire
-cdef bytes PROPERTY_TYPES = b"ssFBBssssQssss"  # as in METHOD_LAYOUTS
+cdef bytes PROPERTY_TYPES = b"rrFBBsrrsQrrrr"  # as in METHOD_LAYOUTS; r: s, one of a few
 
 
 @cython.no_gc
 cdef class BasicProperties(_RawProperties, spec.BasicProperties):
     """A message's properties. Those that can't be decoded raise UndecodableProperties on touch."""
 
-    content_type = _Field("content_type", PROPERTY, 0)
-    content_encoding = _Field("content_encoding", PROPERTY, 1)
-    headers = _Field("headers", PROPERTY, 2)
-    delivery_mode = _Field("delivery_mode", PROPERTY, 3)
-    priority = _Field("priority", PROPERTY, 4)
-    correlation_id = _Field("correlation_id", PROPERTY, 5)
-    reply_to = _Field("reply_to", PROPERTY, 6)
-    expiration = _Field("expiration", PROPERTY, 7)
-    message_id = _Field("message_id", PROPERTY, 8)
-    timestamp = _Field("timestamp", PROPERTY, 9)
-    type = _Field("type", PROPERTY, 10)
-    user_id = _Field("user_id", PROPERTY, 11)
-    app_id = _Field("app_id", PROPERTY, 12)
-    cluster_id = _Field("cluster_id", PROPERTY, 13)
+    content_type = _PropertyField("content_type", 0)
+    content_encoding = _PropertyField("content_encoding", 1)
+    headers = _PropertyField("headers", 2)
+    delivery_mode = _PropertyField("delivery_mode", 3)
+    priority = _PropertyField("priority", 4)
+    correlation_id = _PropertyField("correlation_id", 5)
+    reply_to = _PropertyField("reply_to", 6)
+    expiration = _PropertyField("expiration", 7)
+    message_id = _PropertyField("message_id", 8)
+    timestamp = _PropertyField("timestamp", 9)
+    type = _PropertyField("type", 10)
+    user_id = _PropertyField("user_id", 11)
+    app_id = _PropertyField("app_id", 12)
+    cluster_id = _PropertyField("cluster_id", 13)
 
 
 cdef inline PyObject** decoded(_RawProperties light) except NULL:
@@ -1162,10 +1225,7 @@ cdef inline object shared_string(Cursor* cursor, object known):
     """The next short string; ``known`` itself where that is the same."""
     cdef Py_ssize_t size = take(cursor, 1)[0]
     cdef octets at = take(cursor, size)
-    if (is_short_ascii(known) and PyUnicode_GET_LENGTH(known) == size
-            and memcmp(PyUnicode_DATA(known), at, size) == 0):
-        return known
-    return text_or_bytes(at, size)
+    return known if same_text(known, at, size) else text_or_bytes(at, size)
 
 
 cdef object tag_octets(consumer_tag):
@@ -2147,7 +2207,7 @@ cdef int put_properties(OutputBuffer output, object properties) except -1:
         if value is None:
             continue
         flags |= 0x8000 >> i
-        if types[i] == c"s":
+        if types[i] == c"s" or types[i] == c"r":
             put_short_string(output, value, name)
         elif types[i] == c"F":
             put_table(output, value, name, 0)
@@ -2243,17 +2303,29 @@ cdef int put_value(OutputBuffer output, object value, str name, int depth) excep
     return 0
 
 
+# pika 1.3 writes what does not fit 32 bits as 'l' unsigned, and as 'L' below zero.
+cdef bint PIKA_1_3 = b"".join(spec.BasicProperties(headers={"": -1 << 40}).encode())[7] == c"L"
+
+
 cdef int put_integer(OutputBuffer output, object value, str name) except -1:
-    cdef int64_t number = integer_of(value, name, INT64_MIN, INT64_MAX)
+    cdef int64_t number
     cdef unsigned char* at
+    if PIKA_1_3 and value > INT64_MAX:
+        number = <int64_t>unsigned_of(value, name)
+        at = output.room(9)
+        at[0] = c"l"
+        store_u64(at + 1, <uint64_t>number)
+        return 0
+    number = integer_of(value, name, INT64_MIN, INT64_MAX)
     if (-0x80000000 <= number <= 0x7FFFFFFF
-            and (PyLong_CheckExact(value) or not isinstance(value, long_long))):
+            and (PyLong_CheckExact(value) or long_long is int
+                 or not isinstance(value, long_long))):
         at = output.room(5)
         at[0] = c"I"
         store_u32(at + 1, <uint32_t>number)
     else:
         at = output.room(9)
-        at[0] = c"l"
+        at[0] = c"L" if PIKA_1_3 and number < 0 else c"l"
         store_u64(at + 1, <uint64_t>number)
     return 0
 
