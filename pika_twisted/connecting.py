@@ -57,7 +57,7 @@ def connect(
     protocol: Callable[..., TwistedProtocolConnection] = TwistedProtocolConnection,
     **options: Any,
 ) -> Connecting:
-    """Connect to a broker and open an AMQP connection.
+    """Connect to a broker and open an AMQP connection::
 
         async with pika_twisted.connect("amqps://user:password@host/vhost") as connection:
             channel = await connection.channel()

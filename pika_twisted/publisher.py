@@ -68,7 +68,7 @@ class _Publish:
 
 
 class Publisher:
-    """Publishes with confirms on one channel, at most so many unconfirmed at a time.
+    """Publishes with confirms on one channel, at most so many unconfirmed at a time::
 
         publisher = Publisher(channel)
         await publisher.publish("exchange", "key", b"body")

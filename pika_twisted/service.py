@@ -46,7 +46,7 @@ RESEND = "resend"
 
 
 class RecoveringService(ClientService):
-    """A Twisted service that keeps an AMQP connection and recovers it.
+    """A Twisted service that keeps an AMQP connection and recovers it::
 
         service = RecoveringService("amqps://user:password@host/vhost")
         service.startService()                      # or service.setServiceParent(application)

@@ -35,6 +35,7 @@ from tests.broker.broker import Broker
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 TIME_LIMIT = 30.0
+TWISTD = "from twisted.scripts.twistd import run; run()"
 
 _BLOCK = re.compile(
     r"(?:^<!-- test:(?P<needs>[^>]*?)-->\n+)?^(?P<indent> *)```python\n(?P<code>.*?)^ *```$",
@@ -152,7 +153,7 @@ def run(program: Program, broker: Broker, folder: Path) -> str:
         None: [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", file.name],
         "trial": [sys.executable, "-m", "twisted.trial", file.stem],
         "pytest": [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name],
-        "twistd": [sys.executable, "-m", "twisted", "--pidfile=", "-noy", file.name],
+        "twistd": [sys.executable, "-c", TWISTD, "--pidfile=", "-noy", file.name],
     }[program.runner]
     process = subprocess.Popen(
         command,
