@@ -175,5 +175,6 @@ unconfirmed = functools.partial(_ready.waiting, _UntouchedConfirm, None)
 #: As defer.succeed(value), at a fifth of its price.
 succeeded = functools.partial(_ready.ready, _UntouchedConfirm, None)
 is_waiting = _ready.is_waiting
+iterate = _ready.iterate
 ready_next = _ready.ready_next
 settle = _ready.settle

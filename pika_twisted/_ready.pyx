@@ -292,6 +292,37 @@ cdef inline object steal(PyObject *owned):
     return value
 
 
+@cython.final
+cdef class _Messages:
+    """What `async for` iterates with: `__anext__` without a Python frame while messages are there."""
+
+    cdef object queue
+    cdef object pending
+    cdef object popleft
+    cdef object waiting
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        cdef Ready awaitable
+        if len(self.pending) == 0 or len(self.waiting) != 0 or self.queue.closed is not None:
+            return self.queue.__anext__()
+        awaitable = Ready.__new__(Ready)
+        awaitable.value = self.popleft()
+        return awaitable
+
+
+def iterate(queue):
+    """An asynchronous iterator over a queue whose `__anext__` is not overridden."""
+    cdef _Messages messages = _Messages.__new__(_Messages)
+    messages.queue = queue
+    messages.pending = queue.pending
+    messages.popleft = queue.pending.popleft
+    messages.waiting = queue._turns.waiting
+    return messages
+
+
 pt_set_send(_Awaiter, <void *>awaiter_send)
 pt_set_send(Ready, <void *>ready_send)
 

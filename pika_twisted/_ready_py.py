@@ -37,6 +37,11 @@ def make_lazy(untouched: type, stock: type) -> None:
     untouched._stock_class = stock  # type: ignore[attr-defined]
 
 
+def iterate(queue: Any) -> Any:
+    """An asynchronous iterator over a queue: itself."""
+    return queue
+
+
 def ready(untouched: Any, turns: Any, value: Any) -> Any:
     """A Deferred that has its value."""
     deferred = untouched._stock_class() if turns is None else untouched._stock_class(turns)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, namedtuple
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet import defer
 
 from ._codec import Backlog
-from ._deferreds import Turns, is_waiting, ready, ready_next, settle, waiting
+from ._deferreds import Turns, is_waiting, iterate, ready, ready_next, settle, waiting
 from ._reasons import fresh_exception
 from .ledger import AlreadySettled
 
@@ -59,7 +59,13 @@ class ReceivedMessage(_Fields[Method]):
 
     def ack(self) -> None:
         """Acknowledge this message."""
-        self[0]._settle("ack", self)
+        channel = self[0]
+        ledger = getattr(channel, "_ledger", None)
+        done = ledger.ack_next(self[1].delivery_tag) if ledger is not None else 0
+        if done == 0:
+            channel._settle("ack", self)
+        elif done == 2:
+            channel._channel.flush()
 
     def nack(self, requeue: bool = True) -> None:
         """Refuse this message: back into its queue, or dropped or dead-lettered."""
@@ -220,8 +226,10 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
             return self._refuse()
         return self._wait(max_messages)
 
-    def __aiter__(self) -> ClosableDeferredQueue:
-        return self
+    def __aiter__(self) -> AsyncIterator[ReceivedMessage]:
+        if type(self).__anext__ is not ClosableDeferredQueue.__anext__:
+            return self
+        return iterate(self)
 
     def __anext__(self) -> Awaitable[ReceivedMessage]:
         if self.pending and not self._order and (self.closed is None or self._deliverable):

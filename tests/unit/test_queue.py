@@ -600,6 +600,19 @@ def test_the_next_message_is_awaited_by_hand(module: ModuleType, make: Any) -> N
     assert run(builtin()).result() == 1
 
 
+def test_a_subclass_can_change_the_iteration(module: ModuleType) -> None:
+    class Doubling(module.ClosableDeferredQueue):  # type: ignore[misc, name-defined]
+        async def __anext__(self) -> Any:
+            return 2 * await super().__anext__()
+
+    queue, into = Doubling(), []
+    queue.put(1)
+    outcome = run(collect(queue, into))
+    queue.put(2)
+    assert into == [2, 4]
+    outcome.deferred.cancel()
+
+
 # Many at a time
 
 
