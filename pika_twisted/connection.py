@@ -189,13 +189,15 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         self._draining = True
         output.held = outbound.can_hold
         try:
-            value: Any = decoder  # anything that is not None
-            while (value is not None or decoder.more) and not self._deaf:
+            while not self._deaf:
                 value = decoder.next_frame()
                 if decoder.ready:
                     for consumer in decoder.take_ready():
                         consumer.wake()
-                if value is not None and not self._deaf:
+                if value is None:
+                    if not decoder.more:
+                        break
+                elif not self._deaf:
                     self._process_frame(value)
         except DecodeError as refusal:
             for consumer in decoder.take_ready():
