@@ -44,6 +44,10 @@ cdef extern from *:
         type->tp_as_async->am_await = (unaryfunc)await;
     }
 
+    static int pt_has_slot(PyObject *value, void *get) {
+        return Py_TYPE(value)->tp_getattro == (getattrofunc)get;
+    }
+
     /* cls.__new__(cls) without looking anything up. */
     static PyObject *pt_new(PyObject *cls, PyObject *no_args) {
         return ((PyTypeObject *)cls)->tp_new((PyTypeObject *)cls, no_args, NULL);
@@ -59,6 +63,7 @@ cdef extern from *:
     """
     void pt_set_send(object cls, void *function)
     void pt_set_slots(object cls, void *get, void *set, void *await_)
+    bint pt_has_slot(object value, void *get)
     object pt_new(object cls, object no_args)
     int pt_setattr(object this, object name, PyObject *value) except -1
     bint pt_is(object value, object cls)
@@ -111,9 +116,9 @@ def make_lazy(untouched, stock):
 
     Both have the same bases: DeferredFields, and Deferred or a subclass of it.
     """
+    pt_set_slots(untouched, <void *>lazy_getattr, <void *>lazy_setattr, <void *>lazy_await)
     untouched.addBoth = add_both
     untouched._stock_class = stock
-    pt_set_slots(untouched, <void *>lazy_getattr, <void *>lazy_setattr, <void *>lazy_await)
 
 
 cdef object lazy_getattr(object this, object name):
@@ -165,6 +170,9 @@ cdef int materialise(DeferredFields self) except -1:
     """Become the stock Deferred that this one stands for."""
     cdef State state = self.state
     if state == STOCK:
+        # Called by its class, which nobody does, it is stock and has the class still to come.
+        if pt_has_slot(self, <void *>lazy_getattr):
+            PyObject_GenericSetAttr(self, "__class__", type(self)._stock_class)
         return 0
     value, driver, args = self.value, self.driver, self.args
     self.value = self.driver = self.args = None

@@ -99,6 +99,14 @@ def test_awaiting_builds_no_stock_deferred(untouched: type[Any]) -> None:
     assert type(seen[0]) is seen[0].__class__
 
 
+def test_the_untouched_class_can_be_called(untouched: type[Any]) -> None:
+    for touch in (lambda d: d.addBoth(str), lambda d: d.called, lambda d: setattr(d, "mine", 1)):
+        deferred = untouched(None)
+        touch(deferred)
+        deferred.callback(1)
+        assert type(deferred) is deferred.__class__ is not untouched
+
+
 def test_a_driver_that_returns_something() -> None:
     """Twisted's returns None; what any other callback of its code returned would be the result."""
 
