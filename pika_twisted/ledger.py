@@ -55,7 +55,7 @@ class Ledger:
         self._highest = 0
         #: It has seen every message of the channel, so acks may be put together.
         self.complete = False
-        self.acks_in = 0
+        self._acks_in = 0
         self.acks_out = 0
 
     def __repr__(self) -> str:
@@ -71,6 +71,30 @@ class Ledger:
         if tag < self._first:
             return 0 < tag <= self._swept or tag in self._earlier
         return tag < self._low or tag in self._beyond
+
+    @property
+    def acks_in(self) -> int:
+        """How many acks were asked for; `acks_out` of them, or fewer, were written."""
+        return self._acks_in + self._held
+
+    def ack_next(self, tag: int) -> int:
+        """The short cut of `ack()` for the usual case, which is the lowest open tag.
+
+        0: it is not the usual case, nothing was done; 1: done; 2: done, and time to flush.
+        """
+        if tag != self._low or not self._encoder.open:
+            return 0
+        self._low = tag + 1
+        if self.batch == 1:
+            if self._beyond:
+                self._close_gap()
+            self._acks_in += 1
+            self.acks_out += 1
+            return 2 if self._encoder.ack(tag, False) else 1
+        self._end = tag
+        if self._beyond:
+            self._close_gap()
+        return 2 if self._hold_back() else 1
 
     # What the channel calls instead of its encoder; all return whether to flush now
 
@@ -128,6 +152,7 @@ class Ledger:
         """Encode the acks that are held back; whether they have to be flushed now."""
         end, self._end = self._end, 0
         apart, self._apart = self._apart, []
+        self._acks_in += self._held
         self._held = 0
         due = False
         if end:
@@ -153,7 +178,7 @@ class Ledger:
         due: bool = getattr(self._encoder, name)(tag, *arguments)  # may find the tag no int
         self._settle(0 if tag is None else tag)
         if name == "ack":
-            self.acks_in += 1
+            self._acks_in += 1
             self.acks_out += 1
         return due
 
@@ -178,11 +203,10 @@ class Ledger:
         self._low = low
 
     def _hold_back(self) -> bool:
-        self.acks_in += 1
-        self._held += 1
-        if self._held >= self.batch:
+        held = self._held = self._held + 1
+        if held >= self.batch:
             return self.emit()
-        if self._held == 1 and self._hold is not None:
+        if held == 1 and self._hold is not None:
             self._hold(self)
         return False
 

@@ -61,7 +61,9 @@ class ReceivedMessage(_Fields[Method]):
         """Acknowledge this message."""
         channel = self[0]
         ledger = getattr(channel, "_ledger", None)
-        done = ledger.ack_next(self[1].delivery_tag) if ledger is not None else 0
+        done = 0
+        if ledger is not None and not channel._auto_ack_tags:
+            done = ledger.ack_next(getattr(self[1], "delivery_tag", 0))
         if done == 0:
             channel._settle("ack", self)
         elif done == 2:
