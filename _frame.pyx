@@ -253,7 +253,7 @@ cdef inline object short_string(Cursor* cursor):
 # Header keys, content types and the like repeat from message to message: 50 ns saved by each that
 # is still the one that its slot has. Not for free-threaded Python, being shared by all.
 cdef enum:
-    KNOWN_STRINGS = 64
+    KNOWN_STRINGS = 256
     LONGEST_KNOWN = 31
 
 cdef PyObject* known_strings[KNOWN_STRINGS]
@@ -266,7 +266,7 @@ cdef object repeated_string(Cursor* cursor):
     cdef PyObject** slot
     if not HAS_GIL or not 0 < size <= LONGEST_KNOWN:
         return text_or_bytes(at, size)
-    slot = &known_strings[(5 * size + at[0] + 3 * at[size // 2] + 7 * at[size - 1])
+    slot = &known_strings[(((at[0] * 31 + at[size // 2]) * 31 + at[size - 1]) * 31 + size)
                           % KNOWN_STRINGS]
     if slot[0] is not NULL and same_text(<object>slot[0], at, size):
         return <object>slot[0]
