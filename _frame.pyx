@@ -606,7 +606,7 @@ cdef class _Light:
 
 @cython.no_gc
 cdef class _ContentMethod(_Light):
-    """The arguments of Deliver, GetOk or Return, as they came; 64 bytes, the dict's slot included."""
+    """The arguments of Deliver, GetOk or Return, as they came: 64 bytes with the dict's slot."""
 
     cdef PyObject* text[3]
     cdef uint64_t tag
@@ -637,7 +637,8 @@ cdef class _RawProperties(_Light):
 
     def __reduce__(self):
         # Undecoded as long as nobody has looked: no decoding error can come of it.
-        looked = self.raw_octets is NULL or self.values is not NULL or dict_slot(self)[0] is not NULL
+        looked = (self.raw_octets is NULL or self.values is not NULL
+                  or dict_slot(self)[0] is not NULL)
         fields = dict(own_dict(self)) if looked else None
         return restore_properties, (type(self), fields, problem_of(self), self.raw, self.number)
 
@@ -2295,7 +2296,10 @@ cdef int put_value(OutputBuffer output, object value, str name, int depth) excep
         put_array(output, value, name, depth + 1)
     elif isinstance(value, (datetime, Decimal)):
         try:
-            put_datetime(output, value) if isinstance(value, datetime) else put_decimal(output, value)
+            if isinstance(value, datetime):
+                put_datetime(output, value)
+            else:
+                put_decimal(output, value)
         except (ArithmeticError, ValueError) as error:
             raise ValueError(f"{name}: {value!r} can't be sent: {error}") from error
     else:
