@@ -46,6 +46,7 @@ BARS = {
     "consume/many/each": Bar(40, 0.25),
     "consume/fields/each": Bar(22),
     "waiting/auto": Bar(15),
+    "waiting/each": Bar(15),
     "publish/none": Bar(30),
     "publish/usual": Bar(7),
     "publish/confirms": Bar(7),

@@ -130,5 +130,7 @@ def live(options: argparse.Namespace) -> None:
     """Run against a real broker."""
     if not options.url:
         raise SystemExit("live needs --url amqp://user:password@host/vhost")
+    whole = options.case in ("live", "all", "consume")
+    chosen = real.rows(options) if whole else chosen_rows(options)
     with real.Broker(options.url) as broker:
-        measure(options, real.rows(options), broker.prepare)
+        measure(options, chosen, broker.prepare)

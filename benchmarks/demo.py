@@ -99,7 +99,8 @@ def watch_worker(spec: Spec) -> dict[str, Any]:
                 show(spec, answer["taken"], time.monotonic() - begun)
     if worker.returncode:
         raise SystemExit(f"{spec.client} failed; its error is printed above")
-    print()
+    if sys.stdout.isatty():
+        print()
     return answer
 
 

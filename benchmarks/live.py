@@ -21,7 +21,7 @@ from benchmarks.bars import BARS, NO_BAR
 from benchmarks.rows import ACK_TITLES, STYLE_TITLES, Row
 from benchmarks.runner import measure
 from benchmarks.spec import Spec
-from benchmarks.worker import CLIENTS, TWISTED
+from benchmarks.worker import CLIENTS, TWISTED, WITHOUT_SOCKET
 
 MESSAGES = 100_000
 SLOW_MESSAGES = 30_000  # for clients that need several times as long
@@ -92,14 +92,17 @@ class Broker:
             connection.close()
 
     def prepare(self, spec: Spec) -> Spec:
-        """Fill the queues with what `spec` will consume."""
+        """Fill the queues with what `spec` will consume, or empty them for its publishes."""
         warm, main = self._names
+        if spec.case in WITHOUT_SOCKET:
+            return spec
         with self._channel() as channel:
             for name in self._names:
                 channel.queue_delete(name)
                 channel.queue_declare(name, durable=False)
-        for name, messages in ((warm, spec.warmup), (main, spec.messages)):
-            self._fill(name, messages, spec)
+        if spec.case != "publish":
+            for name, messages in ((warm, spec.warmup), (main, spec.messages)):
+                self._fill(name, messages, spec)
         return replace(spec, url=self.url, queue=main, warmup_queue=warm)
 
     def _fill(self, name: str, messages: int, spec: Spec) -> None:

@@ -136,7 +136,7 @@ def publish(options: Namespace) -> list[Row]:
             properties=properties,
             confirm=confirm,
         )
-        rows.append(make_row(key, f"publish: {title}", spec, CLIENTS[:2] + CLIENTS[2:], options))
+        rows.append(make_row(key, f"publish: {title}", spec, CLIENTS, options))
     return rows
 
 
@@ -163,7 +163,7 @@ def waiting(options: Namespace) -> list[Row]:
     rows = []
     for ack_mode in ("auto", "each"):
         spec = Spec(client="", case="waiting", messages=30_000, ack=ack_mode, size=options.size)
-        title = f"waiting consumer, a message per read (no socket), {ACK_TITLES[ack_mode]}"
+        title = f"a waiting consumer, one message per read (no socket), {ACK_TITLES[ack_mode]}"
         rows.append(make_row(f"waiting/{ack_mode}", title, spec, TWISTED, options))
     spec = Spec(client="", case="consume", messages=10_000, warmup=500, ack="each", prefetch=1)
     title = "waiting consumer over TCP, prefetch 1, ack each (reactor and system calls in)"
