@@ -17,7 +17,7 @@ BROKER = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*.pyx pika_twisted/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test test-unit test-broker test-long bench check docs wheel clean broker always
+.PHONY: help venv build demo test test-unit test-broker test-long test-asan bench check docs wheel clean broker always
 
 help:  ## show this
 	@echo "pika-twisted: RabbitMQ for Twisted, with a compiled codec. Targets:"
@@ -53,6 +53,9 @@ test-broker: venv broker  ## only what talks to a real RabbitMQ
 
 test-long: venv broker  ## the scenarios that take long, in full
 	PIKA_TWISTED_TEST_LONG=1 $(BROKER) $(ARGS)
+
+test-asan: venv  ## the unit suite under AddressSanitizer and UBSan (gcc)
+	.github/scripts/asan.sh $(ARGS)
 
 bench: venv  ## every benchmark, beside the other clients (URL=amqp://... for a broker)
 	@.ci/setup rabbitmq-c

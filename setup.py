@@ -21,13 +21,21 @@ SOURCES = {
 RELEASE_FLAGS = [
     "-O3",  # inlines the cursor and the writers, on which the figures of the README rest
     "-g0",  # debug information would be four fifths of the file
+    # Checked memcpy and friends wherever the compiler knows the size of the target: no cost that
+    # could be measured. -fstack-protector-strong cost 3 % of a decoded message, so it is not here.
+    "-U_FORTIFY_SOURCE",
+    "-D_FORTIFY_SOURCE=2",
 ]
+# The tables of addresses are filled in at load time and then read-only.
+LINK_FLAGS = ["-Wl,-z,relro,-z,now"] if sys.platform == "linux" else []
 DEBUG_FLAGS = [
     "-O1",  # a debugger's lines still match what runs
     "-g",
     "-UNDEBUG",  # the assertions of Cython's and CPython's headers
     "-DCYTHON_TRACE_NOGIL=1",  # line events for coverage, in every function
 ]
+if "-fsanitize" in os.environ.get("CFLAGS", ""):
+    RELEASE_FLAGS = []  # whoever runs sanitizers chooses; checked memcpy would hide from them
 if sys.platform == "win32":
     RELEASE_FLAGS, DEBUG_FLAGS = ["/O2"], ["/Od"]
 
@@ -37,7 +45,12 @@ def extensions():
     if platform.python_implementation() == "PyPy":
         return []
     found = [
-        Extension(name, [source], extra_compile_args=DEBUG_FLAGS if DEBUG else RELEASE_FLAGS)
+        Extension(
+            name,
+            [source],
+            extra_compile_args=DEBUG_FLAGS if DEBUG else RELEASE_FLAGS,
+            extra_link_args=LINK_FLAGS,
+        )
         for name, source in SOURCES.items()
         if os.path.exists(source)
     ]
