@@ -13,11 +13,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled, UnroutableError
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
-from pika_twisted._reasons import fresh_exception
 from tests.support import queues
 from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import TwistedLog, run, watch
@@ -737,58 +736,3 @@ def test_a_dropped_queue_is_collected(make: Any) -> None:
     reference = use_and_drop(make())
     gc.collect()
     assert reference() is None
-
-
-# Reasons
-
-
-class Awkward(Exception):
-    def __init__(self, one: int, two: int) -> None:
-        super().__init__("something else")
-        self.sum = one + two
-
-
-class Uncopiable(Exception):
-    def __reduce__(self) -> Any:
-        raise TypeError("not this one")
-
-
-def test_a_fresh_exception_is_equal_and_has_its_own_traceback() -> None:
-    cause = KeyError("cause")
-    try:
-        raise UnroutableError(["message"]) from cause
-    except UnroutableError as caught:
-        original = caught
-    fresh: Any = fresh_exception(original)
-    assert fresh is not original
-    assert type(fresh) is UnroutableError
-    assert fresh.args == original.args
-    assert fresh.messages == ["message"]
-    assert fresh.__cause__ is cause
-    assert fresh.__suppress_context__
-    assert fresh.__traceback__ is None
-    assert original.__traceback__ is not None
-
-
-@pytest.mark.parametrize("original", [Awkward(1, 2), Uncopiable("no")])
-def test_what_cannot_be_copied_is_used_without_its_traceback(original: Exception) -> None:
-    try:
-        raise original
-    except type(original):
-        pass
-    fresh = fresh_exception(original)
-    assert fresh is original
-    assert fresh.__traceback__ is None
-
-
-def test_exceptions_with_fields_in_c_are_copied_whole() -> None:
-    for original in (
-        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"),
-        OSError(2, "missing", "file"),
-        SystemExit(3),
-        KeyError("key"),
-    ):
-        fresh = fresh_exception(original)
-        assert fresh is not original
-        assert str(fresh) == str(original)
-        assert vars(fresh) == vars(original)

@@ -12,9 +12,11 @@ import pytest
 from twisted.internet import defer
 
 from pika_twisted import _deferreds, _ready
-from tests.support import queues
+from tests.support import coroutine_scenarios, queues
 from tests.support.deferred_scenarios import SCENARIOS, Bench
 from tests.support.outcome import TwistedLog
+
+assert coroutine_scenarios  # its scenarios are in the table, too
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,0 +1,84 @@
+"""Each failed Deferred gets an exception of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pika.exceptions import UnroutableError
+from twisted.python.failure import Failure
+
+from pika_twisted import exceptions
+from pika_twisted._reasons import fresh_exception
+
+
+class Awkward(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("something else")
+        self.sum = one + two
+
+
+class Uncopiable(Exception):
+    def __reduce__(self) -> Any:
+        raise TypeError("not this one")
+
+
+def test_a_fresh_exception_is_equal_and_has_its_own_traceback() -> None:
+    cause = KeyError("cause")
+    try:
+        raise UnroutableError(["message"]) from cause
+    except UnroutableError as caught:
+        original = caught
+    fresh: Any = fresh_exception(original)
+    assert fresh is not original
+    assert type(fresh) is UnroutableError
+    assert fresh.args == original.args
+    assert fresh.messages == ["message"]
+    assert fresh.__cause__ is cause
+    assert fresh.__suppress_context__
+    assert fresh.__traceback__ is None
+    assert original.__traceback__ is not None
+
+
+@pytest.mark.parametrize("original", [Awkward(1, 2), Uncopiable("no")])
+def test_what_cannot_be_copied_is_used_without_its_traceback(original: Exception) -> None:
+    try:
+        raise original
+    except type(original):
+        pass
+    fresh = fresh_exception(original)
+    assert fresh is original
+    assert fresh.__traceback__ is None
+
+
+def test_exceptions_with_fields_in_c_are_copied_whole() -> None:
+    for original in (
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"),
+        OSError(2, "missing", "file"),
+        SystemExit(3),
+        KeyError("key"),
+    ):
+        fresh = fresh_exception(original)
+        assert fresh is not original
+        assert str(fresh) == str(original)
+        assert vars(fresh) == vars(original)
+
+
+def test_a_failure_stands_for_its_exception() -> None:
+    original = LookupError("inside")
+    fresh = fresh_exception(Failure(original))
+    assert type(fresh) is LookupError
+    assert fresh is not original
+
+
+def test_our_own_reasons_are_copied_whole() -> None:
+    cause = KeyError("cause")
+    original = exceptions.reason(
+        exceptions.HandshakeTimeout, 320, "forced", orderly=False, cause=cause
+    )
+    for reason in (original, exceptions.on_channel(original)):
+        fresh = fresh_exception(reason)
+        assert fresh is not reason
+        assert type(fresh) is type(reason)
+        assert fresh.args == (320, "forced")
+        assert fresh.__cause__ is cause
