@@ -169,8 +169,10 @@ _ready.set_driver(DRIVER)
 _ready.make_lazy(_UntouchedGet, GetDeferred)
 _ready.make_lazy(_UntouchedConfirm, ConfirmDeferred)
 
-ready = functools.partial(_ready.ready, _UntouchedGet)
-waiting = functools.partial(_ready.waiting, _UntouchedGet)
+_ready.set_get_class(_UntouchedGet)
+ready = _ready.ready_get
+waiting = _ready.waiting_get
+serve = _ready.serve
 unconfirmed = functools.partial(_ready.waiting, _UntouchedConfirm, None)
 #: As defer.succeed(value), at a fifth of its price.
 succeeded = functools.partial(_ready.ready, _UntouchedConfirm, None)

@@ -348,7 +348,7 @@ def ready_next(value):
     return awaitable
 
 
-def ready(untouched, turns, value):
+cpdef ready(untouched, turns, value):
     """A Deferred that has its value."""
     cdef DeferredFields deferred
     # A stock one remembers where it was made when debugging is on, and fails with a Failure.
@@ -363,7 +363,7 @@ def ready(untouched, turns, value):
     return deferred
 
 
-def waiting(untouched, turns):
+cpdef waiting(untouched, turns):
     """A Deferred that waits for its value."""
     cdef DeferredFields deferred
     if Deferred.debug:
@@ -374,14 +374,48 @@ def waiting(untouched, turns):
     return deferred
 
 
-def is_waiting(deferred):
+# The same for queues, whose class is known: 0.05 us less than through functools.partial.
+
+cdef object untouched_get = None
+
+
+def set_get_class(untouched):
+    """Tell the class of what a queue's `get()` returns."""
+    global untouched_get
+    untouched_get = untouched
+
+
+def ready_get(turns, value):
+    """A queue's Deferred that has its value."""
+    return ready(untouched_get, turns, value)
+
+
+def waiting_get(turns, order, wanted):
+    """A queue's Deferred that waits for its value; `order` remembers what it wants."""
+    deferred = waiting(untouched_get, turns)
+    order[deferred] = wanted
+    return deferred
+
+
+def serve(pending, order, turns):
+    """Give what is pending to what waits, the oldest first, until one of the two is used up."""
+    while pending and order:
+        waiter, wanted = order.popitem(False)
+        # Fired by somebody else: the message is for the next one.
+        if is_waiting(waiter):
+            value = pending.popmany(wanted) if wanted > 0 else pending.popleft()
+            if not settle(waiter, value):
+                turns.fire(waiter, value)
+
+
+cpdef bint is_waiting(deferred) except -1:
     """Whether a Deferred has no result yet; asking itself would materialise it."""
     if isinstance(deferred, DeferredFields) and (<DeferredFields>deferred).state != STOCK:
         return (<DeferredFields>deferred).state in (WAITING, DRIVEN)
     return not deferred.called
 
 
-def settle(deferred, value):
+cpdef bint settle(deferred, value) except -1:
     """Give a waiting Deferred its value; False when it has materialised, and nothing was done."""
     cdef DeferredFields lazy
     cdef tuple args

@@ -64,3 +64,34 @@ def is_waiting(deferred: Any) -> bool:
 def settle(deferred: Any, value: Any) -> bool:
     """Give a Deferred that is not a stock one its value: there is none."""
     return False
+
+
+def set_get_class(untouched: Any) -> None:
+    """Tell the class of what a queue's `get()` returns."""
+    global _untouched_get
+    _untouched_get = untouched
+
+
+_untouched_get: Any = None
+
+
+def ready_get(turns: Any, value: Any) -> Any:
+    """A queue's Deferred that has its value."""
+    return ready(_untouched_get, turns, value)
+
+
+def waiting_get(turns: Any, order: Any, wanted: int) -> Any:
+    """A queue's Deferred that waits for its value; `order` remembers what it wants."""
+    deferred = waiting(_untouched_get, turns)
+    order[deferred] = wanted
+    return deferred
+
+
+def serve(pending: Any, order: Any, turns: Any) -> None:
+    """Give what is pending to what waits, the oldest first, until one of the two is used up."""
+    while pending and order:
+        waiter, wanted = order.popitem(last=False)
+        # Fired by somebody else: the message is for the next one.
+        if is_waiting(waiter):
+            value = pending.popmany(wanted) if wanted > 0 else pending.popleft()
+            turns.fire(waiter, value)

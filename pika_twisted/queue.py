@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from twisted.internet import defer
 
 from ._codec import Backlog
-from ._deferreds import Turns, is_waiting, iterate, ready, ready_next, settle, waiting
+from ._deferreds import Turns, is_waiting, iterate, ready, ready_next, serve, waiting
 from ._reasons import fresh_exception
 from .ledger import AlreadySettled
 
@@ -278,25 +278,16 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         """
         if self._waking:
             return
-        pending, order, turns = self.pending, self._order, self._turns
         self._waking = True
         try:
-            while pending and order:
-                waiter, wanted = order.popitem(last=False)
-                # Fired by somebody else: the message is for the next one.
-                if is_waiting(waiter):
-                    value = pending.popmany(wanted) if wanted > 0 else pending.popleft()
-                    if not settle(waiter, value):
-                        turns.fire(waiter, value)
+            serve(self.pending, self._order, self._turns)
         finally:
             self._waking = False
 
     def _wait(self, wanted: int) -> defer.Deferred[Any]:
         if self.backlog is not None and len(self._order) >= self.backlog:
             raise defer.QueueUnderflow()
-        waiter: defer.Deferred[Any] = waiting(self._turns)
-        self._order[waiter] = wanted
-        return waiter
+        return waiting(self._turns, self._order, wanted)
 
     def _refuse(self) -> defer.Deferred[Any]:
         """A Deferred that has failed with the reason.
