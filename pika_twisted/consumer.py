@@ -60,11 +60,12 @@ class Consumer:
 
     def wake(self) -> None:
         """Hand out what the decoder, or `on_message()`, put into the queue."""
-        if self.ledger is not None and self.queue.pending:
-            self.ledger.note(self.queue.pending[-1].method.delivery_tag)
-        if self.queue.closed is None:
-            self.queue.wake()
-            if len(self.queue.pending) > LARGE_BACKLOG and not self._warned:
+        queue = self.queue
+        if queue.closed is None:
+            if self.ledger is not None and queue.pending:
+                self.ledger.note(queue.pending[-1].method.delivery_tag)
+            queue.wake()
+            if not self._warned and len(queue.pending) > LARGE_BACKLOG:
                 self._warn()
             return
         self.queue.pending.track()
