@@ -1,4 +1,6 @@
-"""One worker process per core, all on one queue: python examples/workers.py [PROCESSES]
+"""One worker process per core, all on one queue.
+
+    python examples/workers.py [PROCESSES]
 
 Ctrl-C or SIGTERM stops them gracefully.
 """

@@ -15,10 +15,11 @@ from .connecting import connect
 from .handling import Handling, consume
 from .install import install
 from .ledger import AlreadySettled
+from .losses import NotConnected
 from .protocol import TwistedProtocolConnection
 from .publisher import Publisher, PublisherOverflow, PublishTimeout
 from .queue import ClosableDeferredQueue, ReceivedMessage
-from .recovering_channel import NotConnected, RecoveringChannel
+from .recovering_channel import RecoveringChannel
 from .service import RecoveringService
 from .stats import ConnectionStats, ServiceStats
 from .water import WaterMarks
@@ -34,8 +35,8 @@ __all__ = [
     "ConnectionTimedOut",
     "Handling",
     "HostNotFound",
-    "PublishTimeout",
     "NotConnected",
+    "PublishTimeout",
     "Publisher",
     "PublisherOverflow",
     "ReceivedMessage",

@@ -37,7 +37,7 @@ else:
 
 
 class Connecting(_Deferred):
-    """The Deferred that `connect()` returns; `async with` waits for it and closes the connection."""
+    """What `connect()` returns; `async with` waits for it, and closes the connection at the end."""
 
     async def __aenter__(self) -> TwistedProtocolConnection:
         connection: TwistedProtocolConnection = await self
@@ -57,7 +57,9 @@ def connect(
     protocol: Callable[..., TwistedProtocolConnection] = TwistedProtocolConnection,
     **options: Any,
 ) -> Connecting:
-    """Connect to a broker and open an AMQP connection::
+    """Connect to a broker and open an AMQP connection.
+
+    For example::
 
         async with pika_twisted.connect("amqps://user:password@host/vhost") as connection:
             channel = await connection.channel()
@@ -226,4 +228,3 @@ def _set_socket_options(transport: Any, parameters: Parameters) -> None:
         while hasattr(transport, "transport"):  # TLS: the socket is below it
             transport = transport.transport
         tcp_socket_opts.set_sock_opts(parameters.tcp_options, transport.getHandle())
-

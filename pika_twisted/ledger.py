@@ -1,7 +1,8 @@
 """Which delivery tags of one channel are settled, and acks that leave as one.
 
 A broker answers a tag that was settled before, or that never needed an ack, with Channel.Close 406.
-A `Ledger` stands between a channel's ack methods and its encoder and refuses such a tag at the call.
+A `Ledger` stands between a channel's ack methods and its encoder, and refuses such a tag when it is
+named.
 With a batch size above 1 it also holds acks back until the turn of the reactor ends, and then lets
 those without a gap below them leave as a single one:
 
@@ -9,8 +10,8 @@ those without a gap below them leave as a single one:
     leaves:          ack(6, multiple=True), ack(8)
     still open:                  7       9
 
-Tags are the channel's: 1, 2, 3 ... for what all its consumers and gets receive. A tag of an auto_ack
-consumer was settled by its delivery, so it makes no gap, and it is never named.
+Tags are the channel's: 1, 2, 3 ... for what all its consumers and gets receive. A tag of an
+auto_ack consumer was settled by its delivery, so it makes no gap, and it is never named.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ class Ledger:
     """
 
     def __init__(
-        self, encoder: Any, first: int = 1, batch: int = 1, hold: Callable[[Ledger], Any] | None = None
+        self,
+        encoder: Any,
+        first: int = 1,
+        batch: int = 1,
+        hold: Callable[[Ledger], Any] | None = None,
     ) -> None:
         self._encoder = encoder
         self.publish = encoder.publish

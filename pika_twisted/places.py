@@ -32,9 +32,7 @@ class Place:
         return self.name
 
 
-def places(
-    target: Any, parameters: Parameters | None, tls: Any, reactor: Any
-) -> list[Place]:
+def places(target: Any, parameters: Parameters | None, tls: Any, reactor: Any) -> list[Place]:
     """All places that `connect()`'s `target` names, in its order.
 
     :raises TypeError, ValueError: it is nothing that can be connected to

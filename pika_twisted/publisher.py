@@ -68,7 +68,9 @@ class _Publish:
 
 
 class Publisher:
-    """Publishes with confirms on one channel, at most so many unconfirmed at a time::
+    """Publishes with confirms on one channel, at most so many unconfirmed at a time.
+
+    For example::
 
         publisher = Publisher(channel)
         await publisher.publish("exchange", "key", b"body")

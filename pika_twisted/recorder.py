@@ -12,9 +12,9 @@ _NAMES_KEPT = 10
 
 
 class Recorder:
-    """Exchanges, queues and bindings as the calls left them: declare and bind add, delete and
-    unbind remove.
+    """Exchanges, queues and bindings as the calls left them.
 
+    Declare and bind add, delete and unbind remove.
     A queue that the broker named gets another name on each connection. The recorder keeps track:
     bindings follow, and `current_name()` tells what an earlier name has become.
     """

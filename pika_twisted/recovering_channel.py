@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from pika import exceptions as pika_exceptions
-from twisted.internet import defer, error
+from twisted.internet import defer
 from twisted.internet.task import deferLater
 
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
 from .connecting import maybe_await
-from .exceptions import Reason
+from .losses import GoneEncoder, NotConnected, is_loss
 from .queue import ClosableDeferredQueue
 from .subscription import Subscription
 from .topology import Topology
@@ -25,30 +25,8 @@ FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
 
 
-class NotConnected(pika_exceptions.ConnectionWrongStateError, error.TimeoutError):
-    """The service had no connection for too long, or is stopped."""
-
-    def __init__(self, text: str = "") -> None:
-        Exception.__init__(self, text)
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-class _Deaf:
-    """The encoder of a channel that is gone: what it delivered is delivered again, so acks of it
-    have no meaning any more."""
-
-    open = False
-
-    def _ignore(self, *_: Any) -> bool:
-        return False
-
-    ack = nack = reject = publish = _ignore
-
-
 class RecoveringChannel(Topology):
-    """Made by `RecoveringService.channel()`. Its methods are those of `TwistedChannel`.
+    """Made by `RecoveringService.channel()`; its methods are those of `TwistedChannel`.
 
     What is declared, bound, set and consumed here is declared, bound, set and consumed again on
     each new connection. A call waits while there is none, for at most `call_timeout` seconds of the
@@ -343,7 +321,7 @@ class RecoveringChannel(Topology):
                 waiter.callback(channel)
 
     def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
-        channel._encoder = _Deaf()
+        channel._encoder = GoneEncoder()
         was_current = channel is self.current
         if was_current:
             self.current = None
@@ -398,17 +376,6 @@ class RecoveringChannel(Topology):
         for waiter in waiters:
             if not waiter.called:
                 waiter.errback(fresh_exception(reason))
-
-
-def is_loss(why: BaseException) -> bool:
-    """Whether it says that the connection was lost, not that the broker refused a call."""
-    if isinstance(why, NotConnected):
-        return False
-    if isinstance(why, pika_exceptions.AMQPConnectionError):
-        return True
-    if isinstance(why, pika_exceptions.ChannelWrongStateError):
-        return not isinstance(why.__cause__, pika_exceptions.ChannelClosedByBroker)
-    return isinstance(why, Reason)
 
 
 def _raise(error: BaseException) -> Any:

@@ -10,43 +10,34 @@ from pika.connection import Parameters
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet import defer
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
 from . import connecting
 from ._containers import OrderedSet
-from ._guard import guarded
 from ._reasons import fresh_exception
+from .events import EVENTS, Events
 from .handling import Handling, consume
+from .losses import NotConnected
 from .places import places
 from .protocol import TwistedProtocolConnection
 from .publisher import Publisher
 from .queue import ReceivedMessage
 from .recorder import Recorder
-from .recovering_channel import NotConnected, RecoveringChannel
+from .recovering_channel import RecoveringChannel
 from .service_link import Link, LinkEndpoint, LinkFactory
 from .stats import ConnectionStats, ServiceStats
 from .water import WaterMarks
 
-#: The events that `add_callback()` knows, each with what its callbacks are called with.
-EVENTS = {
-    "connected": "connection",
-    "lost": "reason",
-    "recovering": "",
-    "recovered": "connection",
-    "recovery failed": "reason",
-    "blocked": "reason",
-    "unblocked": "",
-    "consumer cancelled": "consumer_tag, reason",
-    "queue renamed": "old, new",
-}
+_MARKS = WaterMarks()
 
 WAIT = "wait"
 FAIL = "fail"
 RESEND = "resend"
 
 
-class RecoveringService(ClientService):
-    """A Twisted service that keeps an AMQP connection and recovers it::
+class RecoveringService(Events, ClientService):
+    """A Twisted service that keeps an AMQP connection and recovers it.
+
+    For example::
 
         service = RecoveringService("amqps://user:password@host/vhost")
         service.startService()                      # or service.setServiceParent(application)
@@ -57,14 +48,14 @@ class RecoveringService(ClientService):
             ...
             message.ack()
 
-    On each new connection channels are opened, exchanges, queues and bindings declared, prefetch and
-    confirm mode set and consumers subscribed again, from what was called on the channels of this
-    service. A connection on which that fails is dropped and the whole is tried again, after a pause
-    that grows (`retry_policy`).
+    On each new connection channels are opened, exchanges, queues and bindings declared, prefetch
+    and confirm mode set and consumers subscribed again, from what was called on the channels of
+    this service. A connection on which that fails is dropped, and the whole is tried again after
+    a pause that grows (`retry_policy`).
 
     :param target: as of `connect()`; one of several brokers is chosen anew each time
-    :param setup: called on each connection with a TwistedChannel of its own, before anything else is
-        declared; may return a Deferred or a coroutine; a failure counts as a failed connection
+    :param setup: called on each connection with a TwistedChannel of its own, before anything else
+        is declared; may return a Deferred or a coroutine; a failure counts as a failed connection
     :param retry_policy: as ClientService's; default is 0.2 s doubling to 30 s, plus up to 1 s
     :param call_timeout: seconds that a call of a channel waits for a connection; None for ever
     :param recovery_timeout: seconds that declaring and subscribing again may take
@@ -72,8 +63,6 @@ class RecoveringService(ClientService):
     :param water_marks: as of TwistedProtocolConnection, but on by default
     :param options: further keyword arguments of TwistedProtocolConnection
     """
-
-    _log = Logger(namespace="pika_twisted")
 
     def __init__(
         self,
@@ -86,11 +75,12 @@ class RecoveringService(ClientService):
         call_timeout: float | None = 30.0,
         recovery_timeout: float = 60.0,
         drain_timeout: float = 10.0,
-        water_marks: WaterMarks | None = WaterMarks(),
+        water_marks: WaterMarks | None = _MARKS,
         protocol: Callable[..., TwistedProtocolConnection] = TwistedProtocolConnection,
         reactor: Any = None,
         **options: Any,
     ) -> None:
+        Events.__init__(self)
         if reactor is None:
             from twisted.internet import reactor
         self.reactor = reactor
@@ -110,7 +100,6 @@ class RecoveringService(ClientService):
         self._handlings = OrderedSet()
         self._publishers = OrderedSet()
         self._running = OrderedSet()
-        self._callbacks: dict[str, list[Callable[..., Any]]] = {name: [] for name in EVENTS}
         self._connected_before = False
         self._earlier = ConnectionStats()
         self._handled_before = (0, 0)
@@ -119,8 +108,10 @@ class RecoveringService(ClientService):
         self._shutdown_trigger: Any = None
         # Made once, so that a wrong argument fails here and not in each attempt.
         self._places = places(target, parameters, tls, reactor)
-        super().__init__(
-            LinkEndpoint(", ".join(map(str, self._places)), self._establish),  # type: ignore[arg-type]
+        self._name = ", ".join(map(str, self._places))
+        ClientService.__init__(
+            self,
+            LinkEndpoint(self._name, self._establish),  # type: ignore[arg-type]
             LinkFactory(),  # type: ignore[arg-type]
             retryPolicy=retry_policy or backoffPolicy(0.1, 30.0, 2.0),
             clock=reactor,
@@ -128,7 +119,7 @@ class RecoveringService(ClientService):
 
     def __repr__(self) -> str:
         state = "connected" if self.connection is not None else "not connected"
-        return f"<RecoveringService {', '.join(map(str, self._places))}: {state}>"
+        return f"<RecoveringService {self._name}: {state}>"
 
     # For users
 
@@ -213,15 +204,21 @@ class RecoveringService(ClientService):
         """
         return self.whenConnected()
 
-    def whenConnected(self, failAfterFailures: int | None = None) -> defer.Deferred[Any]:
+    def whenConnected(  # noqa: N802
+        self,
+        failAfterFailures: int | None = None,  # noqa: N803
+    ) -> defer.Deferred[Any]:
         """As ClientService's: fires with the TwistedProtocolConnection."""
         connected = super().whenConnected(failAfterFailures)
         connected.addCallback(lambda link: link.connection)
         return connected.addBoth(self._in_a_turn_of_its_own)
 
     def _in_a_turn_of_its_own(self, result: Any) -> defer.Deferred[Any]:
-        """ClientService fires its Deferreds from within its state machine, which then refuses
-        `stopService()` and `whenConnected()`; so what waits for them goes on a little later."""
+        """Let what waits for a result go on a little later.
+
+        ClientService fires its Deferreds from within its state machine, which refuses
+        `stopService()` and `whenConnected()` until it is done.
+        """
         return deferLater(self.reactor, 0, lambda: result)
 
     def stats(self) -> ServiceStats:
@@ -249,15 +246,9 @@ class RecoveringService(ClientService):
             connection=self._earlier.plus(now),
         )
 
-    def add_callback(self, event: str, callback: Callable[..., Any]) -> None:
-        """Call `callback` on each `event`, one of EVENTS. An exception in it goes to the log."""
-        if event not in self._callbacks:
-            raise ValueError(f"{event!r} is none of the events {', '.join(EVENTS)}")
-        self._callbacks[event].append(guarded(callback, f"callback for {event!r}"))
-
     # IService
 
-    def startService(self) -> None:
+    def startService(self) -> None:  # noqa: N802
         """Connect, and stay connected."""
         if not self.running and self.parent is None:
             # Alone, nobody else would stop it in good order. An Application does.
@@ -271,7 +262,7 @@ class RecoveringService(ClientService):
         self._shutdown_trigger = None
         return self.stopService() if self.running else None
 
-    def stopService(self) -> defer.Deferred[None]:
+    def stopService(self) -> defer.Deferred[None]:  # noqa: N802
         """Stop consuming, let handlers and publishers finish, settle, close.
 
         :returns: a Deferred that fires when the connection is closed, after `drain_timeout` and a
@@ -301,14 +292,6 @@ class RecoveringService(ClientService):
         await self._in_a_turn_of_its_own(None)
 
     # For the channels of this service
-
-    def tell(self, event: str, *values: Any) -> None:
-        """Something happened: to the log and to whoever wants to know."""
-        self._log.info(
-            "{service!r}: {event} {values}", service=self, event=event, values=values or ""
-        )
-        for callback in list(self._callbacks[event]):
-            callback(*values)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run something that the end of the service cancels."""
@@ -403,8 +386,7 @@ class RecoveringService(ClientService):
             self._down_seconds += time.monotonic() - self._down_since
             self._down_since = None
         first, self._connected_before = not self._connected_before, True
-        if not first:
-            self.reconnects += 1
+        self.reconnects += not first
         # Later: then ClientService knows of the connection, and may be told to stop.
         self.reactor.callLater(0, self.tell, "connected" if first else "recovered", connection)
 

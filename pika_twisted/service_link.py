@@ -3,8 +3,8 @@
 ClientService connects an endpoint, takes the protocol that comes out, and connects again when that
 one's connection is lost. Out of this endpoint comes a stand-in whose life begins when the AMQP
 connection is ready and all that was declared is there again, and ends with the connection. So a
-refused login or a topology that fails is one more failed attempt, with the pauses that ClientService
-makes between them.
+refused login or a topology that fails is one more failed attempt, with ClientService's pauses
+between them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Acknowledging through the message itself, and acks that leave together: the part of
-`TwistedChannel` that keeps a `Ledger`, from the moment that somebody wants one.
+"""Acknowledging through the message itself, and acks that leave together.
+
+The part of `TwistedChannel` that keeps a `Ledger`, from the moment that somebody wants one.
 """
 
 from __future__ import annotations

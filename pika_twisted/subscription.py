@@ -78,7 +78,7 @@ class Subscription:
         )
 
     def end(self, reason: BaseException | None = None) -> None:
-        """Nothing more comes: the queue hands out what it has and ends, or fails with the reason."""
+        """Nothing more comes: the queue hands out what it has and ends, or fails."""
         self.ended = True
         if self.queue.closed is None:
             if reason is None:

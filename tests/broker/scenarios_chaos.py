@@ -165,7 +165,7 @@ class Chaos:
     async def close_all(self) -> None:
         await self.env.thread(
             self.node.evaluate,
-            "[rabbit_networking:close_connection(P, \"chaos\")"
+            '[rabbit_networking:close_connection(P, "chaos")'
             " || P <- rabbit_networking:connections()]",
         )
 

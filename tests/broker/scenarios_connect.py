@@ -140,7 +140,7 @@ async def connect_to_a_silent_server(env: Env) -> None:
 
 @scenario(own_node=True, interface="ours")
 async def connect_with_tls(env: Env) -> None:
-    """TLS from a URL's files, from pika's SSLOptions and from Twisted's own options; it verifies."""
+    """TLS from a URL's files, pika's SSLOptions, Twisted's own options; it verifies."""
     context = stdlib_ssl.create_default_context(cafile=env.broker.authority)
     address = {"host": "localhost", "port": env.broker.tls_port}
     by_name = pika.SSLOptions(context)

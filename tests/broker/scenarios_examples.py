@@ -95,7 +95,7 @@ async def example_worker_under_twistd(env: Env) -> None:
         await until_text(env, programs, 1100, "handled task")
     finally:
         codes.append(await env.thread(programs[-1].stop))
-    for code, program in zip(codes, programs):
+    for code, program in zip(codes, programs, strict=True):
         # twistd ends by the signal it got, once everything is shut down.
         check(code in (0, -signal.SIGTERM), f"{code}: {program.text()[-2000:]}")
         check("Unhandled" not in program.text(), program.text()[-3000:])

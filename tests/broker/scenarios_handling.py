@@ -32,7 +32,7 @@ async def filled(env: Env, count: int, **declare: Any) -> tuple[Any, Any, str]:
 async def handlers_keep_the_order(env: Env, declare: dict[str, Any]) -> None:
     """Every hundredth message fails at first: with concurrency 1 none overtakes it."""
     logging.getLogger("pika_twisted").setLevel(logging.CRITICAL)
-    connection, channel, queue = await filled(env, 500, **declare)
+    _, channel, queue = await filled(env, 500, **declare)
     done: list[int] = []
     failed: set[int] = set()
 
@@ -56,7 +56,7 @@ async def handlers_keep_the_order(env: Env, declare: dict[str, Any]) -> None:
 @scenario(interface="ours", timeout=60)
 async def handlers_work_beside_each_other(env: Env) -> None:
     """2,000 messages, 50 handlers at a time, then a stop in the middle: none lost, none twice."""
-    connection, channel, queue = await filled(env, 2_000)
+    _, channel, queue = await filled(env, 2_000)
     done: list[bytes] = []
     now = most = 0
 
@@ -77,9 +77,7 @@ async def handlers_work_beside_each_other(env: Env) -> None:
     check(at_stop < 2_000, "stopped in the middle")
     equal(most, 50, "at a time")
     await env.settled(queue, 2_000 - at_stop)
-    again = await pika_twisted.consume(
-        channel, queue, handler, concurrency=50, reactor=env.reactor
-    )
+    again = await pika_twisted.consume(channel, queue, handler, concurrency=50, reactor=env.reactor)
     await env.until(lambda: len(done) >= 2_000, "all handled", 30)
     await again.stop()
     equal(sorted(map(int, done)), list(range(2_000)), "messages")

@@ -73,7 +73,9 @@ async def ack_batching_settles_everything(env: Env) -> None:
     equal(refused, 20, "refused")
     check(batching.is_open, "the channel lives")
     ledger = batching._ledger
-    check(ledger.acks_out < 0.9 * ledger.acks_in, f"{ledger.acks_out} acks left of {ledger.acks_in}")
+    check(
+        ledger.acks_out < 0.9 * ledger.acks_in, f"{ledger.acks_out} acks left of {ledger.acks_in}"
+    )
     await env.close_channel(batching)
     await env.settled(queue, 0)
     with_double = await env.failure(defer.maybeDeferred(message.ack))

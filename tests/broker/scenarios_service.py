@@ -20,8 +20,16 @@ class Seen(dict[str, list[Any]]):
 
     def __init__(self, service: RecoveringService) -> None:
         super().__init__()
-        for name in ("connected", "lost", "recovered", "recovery failed", "queue renamed",
-                     "consumer cancelled", "blocked", "unblocked"):
+        for name in (
+            "connected",
+            "lost",
+            "recovered",
+            "recovery failed",
+            "queue renamed",
+            "consumer cancelled",
+            "blocked",
+            "unblocked",
+        ):
             self[name] = []
             service.add_callback(name, lambda *values, name=name: self[name].append(values))
 
@@ -55,7 +63,7 @@ async def cut(env: Env, service: RecoveringService, seen: Seen, name: str) -> No
 
 @scenario(own_node=True, interface="ours", timeout=60)
 async def service_recovers_topology_and_consumers(env: Env) -> None:
-    """Exchange, bindings, a queue the broker names, qos, consumer: there again, under a new name."""
+    """Exchange, bindings, a queue the broker names, consumers: all there again after a cut."""
     setups: list[Any] = []
     async with running(env, setup=setups.append) as (service, seen, name):
         channel = service.channel(prefetch_count=50)
@@ -147,9 +155,7 @@ async def service_continues_a_stream(env: Env) -> None:
     async with running(env) as (service, seen, name):
         channel = service.channel(prefetch_count=20)
         stream = env.name()
-        await channel.queue_declare(
-            stream, durable=True, arguments={"x-queue-type": "stream"}
-        )
+        await channel.queue_declare(stream, durable=True, arguments={"x-queue-type": "stream"})
         publisher = service.publisher()
         await defer.gatherResults([publisher.publish("", stream, b"%d" % n) for n in range(100)])
         messages, _ = await channel.basic_consume(stream, arguments={"x-stream-offset": "first"})
@@ -171,7 +177,7 @@ async def service_continues_a_stream(env: Env) -> None:
 @scenario(own_node=True, interface="ours", timeout=60)
 async def service_subscribes_again_when_cancelled(env: Env) -> None:
     """A queue deleted by somebody else, and a channel closed by an error: both come back."""
-    async with running(env) as (service, seen, name):
+    async with running(env) as (service, seen, _name):
         channel = service.channel(prefetch_count=10)
         queue = env.name()
         await channel.queue_declare(queue)
@@ -241,7 +247,7 @@ async def service_stops_gracefully(env: Env) -> None:
         await env.sleep(0.05)
         done.append(message.body)
 
-    async with running(env) as (service, seen, name):
+    async with running(env) as (service, _seen, _name):
         await service.channel().queue_declare(queue)
         publisher = service.publisher()
         for number in range(200):

@@ -110,7 +110,9 @@ def test_multiple_refusals_do_not_refuse_what_was_acknowledged() -> None:
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(("deliver", "auto", "ack", "nack", "reject", "ack_all", "nack_all", "emit")),
+        st.sampled_from(
+            ("deliver", "auto", "ack", "nack", "reject", "ack_all", "nack_all", "emit")
+        ),
         st.integers(0, 12),
     ),
     max_size=80,
