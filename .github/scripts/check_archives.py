@@ -16,7 +16,6 @@ WHEEL_NEEDS = ("pika_twisted/__init__.py", "pika_twisted/py.typed", "pika_twiste
 # Sources of the compiled modules, what is generated from them, and what is of use in a checkout only.
 WHEEL_FORBIDS = re.compile(r"\.(pyx|pxd|c|h|cpp|o|html|pyc)$|(^|/)(tests|benchmarks|docs|examples)/")
 SDIST_NEEDS = (
-    "CHANGELOG.md",
     "LICENSE",
     "README.md",
     "_frame.pyx",
@@ -24,7 +23,6 @@ SDIST_NEEDS = (
     "pika_twisted/py.typed",
     "pyproject.toml",
     "setup.py",
-    "tests/unit/__init__.py",
 )
 SDIST_FORBIDS = re.compile(r"\.(c|cpp|o|so|pyd|pyc|html)$")
 # C that was written, not generated: the other client of the benchmarks, and the fuzz drivers.
