@@ -58,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[DESELECTED] = []
 
 
+@pytest.hookimpl(trylast=True)  # what -k leaves out is not ours to name
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("AMQP_URL"):
         needs = [item for item in items if item.get_closest_marker("own_node")]

@@ -16,11 +16,11 @@ from tests.broker.registry import scenario
 ACKS = 50
 VARIANTS: dict[str, dict[str, Any]] = {
     f"{where}-{handle}-{wire}": {
-        "inside": where == "inside",
+        "where": where,
         "handle": handle,
         "tls": True if wire == "tls" else None,
     }
-    for where in ("inside", "outside")
+    for where in ("in_answer", "in_delivery", "outside")
     for handle in ("saved", "attribute", "close")
     for wire in ("tcp", "tls")
 }
@@ -50,21 +50,20 @@ def hang_up(connection: Any, handle: str) -> None:
 
 
 @scenario(own_node=True, variants=VARIANTS)
-async def hang_up_in_the_same_turn(env: Env, inside: bool, handle: str, tls: Any) -> None:
+async def hang_up_in_the_same_turn(env: Env, where: str, handle: str, tls: Any) -> None:
     """50 acks and 60 publishes, some larger than a write, then the end: all of it arrives."""
     source, target = env.name(), env.name()
     _, setup = await env.open()
     for queue in (source, target):
         await setup.queue_declare(queue)
-    for number in range(ACKS):
+    for number in range(ACKS - 1):
         setup.basic_publish("", source, b"%d" % number)
-    await env.settled(source, ACKS)
     protocol_class = keeping(env.implementation.TwistedProtocolConnection)
     proxy = await env.proxy(tls=bool(tls))
     connection, channel = await env.open(tls=tls, port=proxy.port, protocol_class=protocol_class)
     await channel.basic_qos(prefetch_count=ACKS)
     deliveries, _ = await channel.basic_consume(source)
-    messages = [await env.within(5, deliveries.get(), "delivery") for _ in range(ACKS)]
+    messages = [await env.within(5, deliveries.get(), "delivery") for _ in range(ACKS - 1)]
     bodies = [b"%d" % number for number in range(50)] + [bytes([n]) * 300_000 for n in range(10)]
     published: list[Any] = []
 
@@ -75,11 +74,17 @@ async def hang_up_in_the_same_turn(env: Env, inside: bool, handle: str, tls: Any
             published.append(channel.basic_publish("", target, body))
         hang_up(connection, handle)
 
+    # Answers and deliveries wake their callbacks inside dataReceived, each on a path of its own.
     done = env.closed(connection)
-    if inside:  # a waiting call is answered, and so its callback runs inside dataReceived
+    last = deliveries.get().addCallback(messages.append)
+    if where == "in_delivery":
+        last.addCallback(work)
+    setup.basic_publish("", source, b"the last")
+    await env.within(5, last, "the last delivery")
+    if where == "in_answer":
         answered = channel.queue_declare(source, passive=True).addCallback(work)
         await env.within(5, answered, "the answer")
-    else:
+    elif where == "outside":
         await env.sleep(0.01)
         work()
     await env.within(10, done, "closed")
