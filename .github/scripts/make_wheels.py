@@ -4,7 +4,7 @@ Builds the sdist, from it a wheel for every Python here that we support, gives e
 looks into all of them, installs each into a clean environment and runs the unit suite there, from a
 folder that holds nothing of the checkout but the tests.
 
-python .github/scripts/make_wheels.py [--no-test] [PYTHON ...]
+python .github/scripts/make_wheels.py [--no-test | --tests PATHS] [VERSION ...]
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def build_wheel(python: str, sdist: Path, tools: Path, folder: Path) -> Path:
     return Path(shutil.copy(wheel, DIST))
 
 
-def test_wheel(python: str, wheel: Path, folder: Path) -> str:
-    """Install it and run the unit suite; pytest's last line."""
+def test_wheel(python: str, wheel: Path, folder: Path, tests: list[str]) -> str:
+    """Install it and run the unit suite, or a part of it; pytest's last line."""
     environment = make_environment(python, folder / "test")
     run(environment, "-m", "pip", "install", "--quiet", f"{wheel}[test]")
     outside = folder / "outside"
@@ -99,17 +99,20 @@ def test_wheel(python: str, wheel: Path, folder: Path) -> str:
         sys.exit(f"the tests would not run what was installed, but {where}")
     run(environment, "-m", "pip", "check")
     print(run(environment, "-m", "pika_twisted", cwd=outside), end="")
-    output = run(environment, "-m", "pytest", "-q", "tests/unit", "tests/defects", cwd=outside)
+    output = run(environment, "-m", "pytest", "-q", *tests, cwd=outside)
     return output.strip().splitlines()[-1]
 
 
 def main() -> None:
     """Everything, in order; stops at the first failure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("pythons", nargs="*", help="interpreters; default is every one found")
+    parser.add_argument("pythons", nargs="*", help="versions, as 3.13; default is every one found")
+    parser.add_argument("--tests", default="tests/unit tests/defects", help="what to run, a string")
     parser.add_argument("--no-test", action="store_true", help="build and look, don't test")
     options = parser.parse_args()
-    pythons = {path: path for path in options.pythons} or find_pythons()
+    pythons = find_pythons()
+    if options.pythons:
+        pythons = {name: path for name, path in pythons.items() if name in options.pythons}
     say(f"Pythons: {', '.join(pythons)}")
     shutil.rmtree(DIST, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="pika-twisted-wheels-") as name:
@@ -126,7 +129,8 @@ def main() -> None:
         run(tools, ROOT / ".github/scripts/check_archives.py", *sorted(DIST.iterdir()), quiet=False)
         if not options.no_test:
             for version, wheel in wheels.items():
-                result = test_wheel(pythons[version], wheel, folder / Path(version).name)
+                where = folder / Path(version).name
+                result = test_wheel(pythons[version], wheel, where, options.tests.split())
                 say(f"{version}: {result}")
     say(f"{len(wheels)} wheels and the sdist are in {DIST.relative_to(ROOT)}/")
 
