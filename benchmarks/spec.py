@@ -11,7 +11,8 @@ from typing import Any
 STYLES = ("await", "inline", "for", "many", "fields")
 ACK_MODES = ("auto", "each", "group")
 ACK_GROUP = 100  # messages per ack in mode "group"
-BATCH = 1000  # publishes and bare acks per turn of the client's event loop
+BATCH = 1000  # publishes per turn of the client's event loop
+ACK_BATCH = 5000  # bare acks per turn: about as many bytes
 
 
 class Unsupported(Exception):

@@ -14,7 +14,7 @@ from benchmarks import wire
 from benchmarks.clients import checks, reacting
 from benchmarks.clients.twisted_styles import LOOPS
 from benchmarks.peer_channel import PUBLISHED, UNACKED
-from benchmarks.spec import BATCH, Spec, Stopwatch, Unsupported, resident_bytes
+from benchmarks.spec import ACK_BATCH, BATCH, Spec, Stopwatch, Unsupported, resident_bytes
 
 Answer = dict[str, Any]
 ONLY_HERE = ("for", "many")
@@ -145,8 +145,8 @@ async def acknowledge_once(connection: Any, spec: Spec, queue_name: str, message
         tags.append(message.method.delivery_tag)
     watch = Stopwatch()
     watch.start()
-    for start in range(0, messages, BATCH):
-        for tag in tags[start : start + BATCH]:
+    for start in range(0, messages, ACK_BATCH):
+        for tag in tags[start : start + ACK_BATCH]:
             channel.basic_ack(tag)
         await turn()
     await channel.basic_qos(prefetch_count=0)
@@ -207,21 +207,10 @@ async def publish_batch(
 async def publish_confirmed(
     channel: Any, queue_name: str, body: bytes, properties: Any, messages: int
 ) -> None:
-    """Publish and wait until each message's Deferred has fired."""
-    done: defer.Deferred[None] = defer.Deferred()
-    left = messages
-
-    def confirmed(_method: Any) -> None:
-        nonlocal left
-        left -= 1
-        if not left:
-            done.callback(None)
-
-    for _ in range(messages):
-        channel.basic_publish("", queue_name, body, properties).addCallbacks(
-            confirmed, done.errback
-        )
-    await done
+    """Publish, then wait for the confirm of each message."""
+    confirms = [channel.basic_publish("", queue_name, body, properties) for _ in range(messages)]
+    for confirm in confirms:
+        await confirm
 
 
 # memory and garbage collection
