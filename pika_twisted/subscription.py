@@ -37,6 +37,12 @@ class LastingQueue(WaterMarkedQueue):
         if self.pending:
             self.wake()
 
+    def detach(self) -> None:
+        """Nothing comes for now: no connection has to be paused for it."""
+        if self._full:
+            self._full = False
+            self._gate.queue_has_room(self)
+
 
 class Subscription:
     """What a service knows about one consumer."""
@@ -106,13 +112,16 @@ class Subscription:
             self._continue_at(first, queue.last)
         if not self.auto_ack or queue.follows_stream:
             self.dropped += len(queue.drain())
-        queue._full = False
+        queue.detach()
 
     def _continue_at(self, first: Any, last: Any) -> None:
         """Resume a stream at the first message nobody has taken, else behind the last."""
         for message, step in ((first, 0), (last, 1)):
             if message is not None:
-                offset = (message.properties.headers or {}).get(_OFFSET)
+                try:
+                    offset = (message.properties.headers or {}).get(_OFFSET)
+                except pika_exceptions.AMQPError:  # headers that can't be decoded
+                    continue
                 if isinstance(offset, int):
                     self.arguments[_OFFSET] = offset + step
-                return
+                    return

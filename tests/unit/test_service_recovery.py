@@ -1,0 +1,361 @@
+"""The recovering service in memory: what it remembers, and what it says on the next connection."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pika
+import pytest
+from pika import exceptions, spec
+from twisted.internet import defer, error, interfaces, task
+from zope.interface import implementer
+
+from pika_twisted.recorder import Recorder
+from pika_twisted.service import RecoveringService
+from pika_twisted.water import WaterMarks
+from tests.support.outcome import TwistedLog, watch
+from tests.support.peer import Peer
+from tests.support.transport import FakeTransport
+
+# The recorder
+
+
+class Declared:
+    """A TwistedChannel that writes down what is declared on it; names queues by counting."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.named = 100
+
+    def __getattr__(self, name: str) -> Any:
+        def call(**arguments: Any) -> defer.Deferred[Any]:
+            self.calls.append((name, arguments.get("queue") or arguments.get("exchange") or ""))
+            self.named += 1
+            return defer.succeed(declared(arguments.get("queue") or f"amq.gen-{self.named}"))
+
+        return call
+
+
+def declared(name: str) -> Any:
+    return pika.frame.Method(1, spec.Queue.DeclareOk(name, 0, 0))
+
+
+def test_the_recorder_remembers_what_is_still_there() -> None:
+    recorder = Recorder()
+    for name in ("a", "b", "gone"):
+        recorder.note("exchange_declare", {"exchange": name, "passive": False}, None)
+        recorder.note("queue_declare", {"queue": name, "passive": False}, declared(name))
+        recorder.note("queue_bind", {"queue": name, "exchange": name, "routing_key": "k"}, None)
+        recorder.note("queue_bind", {"queue": name, "exchange": "a", "routing_key": "k"}, None)
+    recorder.note("exchange_declare", {"exchange": "looked at", "passive": True}, None)
+    recorder.note("queue_declare", {"queue": "looked at", "passive": True}, declared("looked at"))
+    recorder.note("exchange_bind", {"destination": "b", "source": "a", "routing_key": ""}, None)
+    recorder.note("exchange_bind", {"destination": "gone", "source": "a"}, None)
+    recorder.note("exchange_bind", {"destination": "a", "source": "b"}, None)
+    recorder.note("exchange_unbind", {"destination": "a", "source": "b", "arguments": None}, None)
+    recorder.note("queue_unbind", {"queue": "b", "exchange": "a", "routing_key": "k"}, None)
+    recorder.note("exchange_delete", {"exchange": "gone"}, None)
+    recorder.note("queue_delete", {"queue": "gone"}, None)
+    recorder.note("basic_qos", {"prefetch_count": 1}, None)
+    assert list(recorder.exchanges) == ["a", "b"]
+    assert list(recorder.queues) == ["a", "b"]
+    assert [b["destination"] for b in recorder.exchange_bindings.values()] == ["b"]
+    bound = [(b["queue"], b["exchange"]) for b in recorder.queue_bindings.values()]
+    assert bound == [("a", "a"), ("b", "b")]
+    assert "2 exchanges, 2 queues, 3 bindings" in repr(recorder)
+
+
+def test_names_follow_a_queue_that_the_broker_names() -> None:
+    recorder = Recorder()
+    recorder.note("queue_declare", {"queue": ""}, declared("amq.gen-1"))
+    recorder.note("queue_bind", {"queue": "amq.gen-1", "exchange": "x", "routing_key": ""}, None)
+    renamed: list[Any] = []
+    channel = Declared()
+    for _ in range(30):
+        watch(
+            defer.Deferred.fromCoroutine(
+                recorder.declare_on(channel, lambda *names: renamed.append(names))
+            )
+        ).result()
+    latest = renamed[-1][1]
+    (binding,) = recorder.queue_bindings.values()
+    assert binding["queue"] == latest == recorder.current_name(renamed[-1][0])
+    assert recorder.current_name(renamed[-8][0]) == latest
+    assert recorder.current_name("other") == "other"
+    assert len(recorder._renamed) <= 20
+
+
+# The service
+
+
+@implementer(interfaces.IStreamClientEndpoint)
+class Broker:
+    """An endpoint with a broker behind it that agrees to everything, unless told otherwise."""
+
+    def __init__(self, clock: task.Clock) -> None:
+        self.clock = clock
+        self.refuse: type[Any] | None = None
+        self.reachable = True
+        self.peers: list[Peer] = []
+        self.said: list[list[str]] = []
+        self.deaf = False
+
+    def connect(self, factory: Any) -> defer.Deferred[Any]:
+        if not self.reachable:
+            return defer.fail(error.ConnectionRefusedError())
+        protocol = factory.buildProtocol(None)
+        transport = FakeTransport(self.clock)
+        transport.protocol = protocol
+        self.peers.append(Peer(transport, protocol, self.clock))
+        self.said.append([])
+        protocol.makeConnection(transport)
+        return defer.succeed(protocol)
+
+    @property
+    def peer(self) -> Peer:
+        return self.peers[-1]
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Let time pass, and answer whatever is asked."""
+        self.clock.advance(seconds)
+        for _ in range(60):
+            if self.peers and self.peer.transport.connected:
+                self.peer.read()
+                frames, self.peer.frames = self.peer.frames, []
+                for frame in frames:
+                    if self.peer.transport.connected and not self.deaf:
+                        self.answer(frame)
+                self.peer.transport.finish()
+            self.clock.advance(0)
+
+    def answer(self, frame: Any) -> None:
+        if isinstance(frame, pika.frame.ProtocolHeader):
+            self.peer.start("RabbitMQ")
+            return
+        method = getattr(frame, "method", None)
+        if method is None:
+            return
+        self.said[-1].append(method.NAME)
+        number = frame.channel_number
+        if self.refuse is not None and isinstance(method, self.refuse):
+            self.peer.send(number, spec.Channel.Close(406, "PRECONDITION_FAILED", 50, 10))
+        elif isinstance(method, spec.Connection.StartOk):
+            self.peer.tune(frame_max=131072, heartbeat=0)
+        elif isinstance(method, spec.Connection.Open):
+            self.peer.open_ok()
+        elif isinstance(method, spec.Basic.Consume):
+            self.peer.send(number, spec.Basic.ConsumeOk(method.consumer_tag))
+        elif isinstance(method, spec.Basic.Cancel):
+            self.peer.send(number, spec.Basic.CancelOk(method.consumer_tag))
+        elif isinstance(method, spec.Queue.Declare):
+            self.peer.send(number, spec.Queue.DeclareOk(method.queue or "amq.gen-x", 0, 0))
+        elif reply := ANSWERS.get(type(method)):
+            self.peer.send(number, reply())
+
+
+ANSWERS = {
+    asked: getattr(group, asked.__name__ + "Ok")
+    for group in (
+        spec.Connection,
+        spec.Channel,
+        spec.Exchange,
+        spec.Queue,
+        spec.Basic,
+        spec.Confirm,
+    )
+    for asked in vars(group).values()
+    if isinstance(asked, type) and hasattr(group, asked.__name__ + "Ok")
+}
+
+
+class World:
+    """A service and its broker."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = task.Clock()
+        self.clock.addSystemEventTrigger = lambda *_: None  # type: ignore[attr-defined]
+        self.clock.removeSystemEventTrigger = lambda *_: None  # type: ignore[attr-defined]
+        self.broker = Broker(self.clock)
+        options.setdefault("retry_policy", lambda _: 1.0)
+        self.service = RecoveringService(
+            self.broker,
+            parameters=pika.ConnectionParameters(heartbeat=0),
+            reactor=self.clock,
+            **options,
+        )
+        self.told: list[str] = []
+        for name in ("connected", "lost", "recovered", "recovery failed", "consumer cancelled"):
+            self.service.add_callback(name, lambda *_, name=name: self.told.append(name))
+
+    def start(self) -> None:
+        self.service.startService()
+        self.broker.run()
+
+    def lose(self) -> None:
+        self.broker.peer.transport.lose(error.ConnectionLost("cut"))
+        self.broker.run()
+
+    def finish(self) -> None:
+        stopped = watch(self.service.stopService())
+        for _ in range(5):
+            self.broker.run(5)
+        stopped.result()
+        assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
+
+
+@pytest.fixture
+def world(caplog: pytest.LogCaptureFixture) -> Iterator[World]:
+    caplog.set_level(logging.CRITICAL, "pika_twisted")
+    with TwistedLog() as log:
+        world = World()
+        yield world
+        world.finish()
+        log.assert_empty()
+
+
+def test_it_says_everything_again_in_order(world: World) -> None:
+    channel = world.service.channel(prefetch_count=5, confirm=True)
+    early = watch(channel.exchange_declare("x"))
+    world.start()
+    early.result()
+    for call in (
+        channel.queue_declare("q"),
+        channel.queue_bind("q", "x", "k"),
+        channel.exchange_declare("y"),
+        channel.exchange_bind("y", "x"),
+    ):
+        outcome = watch(call)
+        world.broker.run()
+        outcome.result()
+    consuming = watch(channel.basic_consume("q", consumer_tag="t"))
+    world.broker.run()
+    consuming.result()
+    world.lose()
+    assert world.told == ["connected", "lost"]
+    assert not channel.is_open
+    world.broker.run(1)
+    assert world.told == ["connected", "lost", "recovered"]
+    said = [name for name in world.broker.said[-1] if not name.startswith("Connection.")]
+    assert said == [
+        "Channel.Open",
+        "Exchange.Declare",
+        "Exchange.Declare",
+        "Exchange.Bind",
+        "Queue.Declare",
+        "Queue.Bind",
+        "Channel.Close",
+        "Channel.Open",
+        "Basic.Qos",
+        "Confirm.Select",
+        "Basic.Consume",
+    ]
+    assert (channel.is_open, channel.consumer_tags, world.service.reconnects) == (True, ["t"], 1)
+
+
+def test_a_call_waits_and_gives_up(world: World) -> None:
+    world.broker.reachable = False
+    world.start()
+    calling = watch(world.service.channel().queue_declare("q"))
+    ready = watch(world.service.when_ready())
+    for _ in range(31):
+        world.broker.run(1)
+    from pika_twisted import NotConnected
+
+    calling.failure(NotConnected, error.TimeoutError)
+    assert ready.pending
+    assert world.told.count("recovery failed") >= 10
+    world.broker.reachable = True
+    world.broker.run(1)
+    world.broker.run(1)
+    assert ready.result() is world.service.connection
+
+
+def test_a_call_interrupted_by_a_loss_is_made_again(world: World) -> None:
+    world.start()
+    channel = world.service.channel()
+    world.broker.run()
+    world.broker.deaf = True
+    calling = watch(channel.queue_declare("q"))
+    getting = watch(channel.basic_get("q"))
+    publishing = watch(channel.basic_publish("", "q", b"x"))
+    world.broker.run()
+    world.lose()
+    getting.failure(exceptions.ChannelClosed)
+    publishing.result()  # no confirms: it was on its way
+    world.broker.deaf = False
+    world.broker.run(1)
+    assert calling.result().method.queue == "q"
+
+
+def test_a_topology_that_is_refused_is_tried_whole_again(world: World) -> None:
+    world.start()
+    channel = world.service.channel()
+    world.broker.run()
+    calling = watch(channel.queue_declare("q"))
+    world.broker.run()
+    calling.result()
+    world.broker.refuse = spec.Queue.Declare
+    world.lose()
+    for _ in range(3):
+        world.broker.run(1)
+    assert world.told[:2] == ["connected", "lost"]
+    assert world.told.count("recovery failed") == 3
+    assert not channel.is_open
+    world.broker.refuse = None
+    world.broker.run(1)
+    assert world.told[-1] == "recovered"
+    assert channel.is_open
+
+
+def test_a_queue_that_was_full_holds_up_no_later_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World(water_marks=WaterMarks(4, 2, 1000, 500))
+    world.start()
+    channel = world.service.channel()
+    consuming = watch(channel.basic_consume("q", consumer_tag="t", auto_ack=True))
+    world.broker.run()
+    queue, _ = consuming.result()
+    peer = world.broker.peer
+    peer.deliver(channel.current, "t", *[b"x"] * 6)
+    assert peer.transport.producerState == "paused"
+    world.lose()
+    world.broker.run(1)
+    assert len(queue.pending) == 6
+    world.broker.peer.deliver(channel.current, "t", b"x")
+    assert world.broker.peer.transport.producerState == "paused"
+    for _ in range(5):
+        watch(queue.get()).result()
+    assert world.broker.peer.transport.producerState == "producing"
+    world.finish()
+
+
+def test_the_broker_cancels_a_consumer(world: World) -> None:
+    world.start()
+    channel = world.service.channel()
+    consuming = watch(channel.basic_consume("q", consumer_tag="t"))
+    world.broker.run()
+    queue, _ = consuming.result()
+    waiting = watch(queue.get())
+    world.broker.peer.send(channel.current, spec.Basic.Cancel("t", True))
+    world.broker.run(0.1)
+    world.broker.run()
+    assert world.told == ["connected", "consumer cancelled"]
+    world.broker.peer.deliver(channel.current, "t", b"again")
+    assert waiting.result().body == b"again"
+    cancelling = watch(channel.basic_cancel("t"))
+    world.broker.run()
+    cancelling.result()
+    watch(queue.get()).failure(exceptions.ConsumerCancelled)
+    watch(channel.basic_cancel("t")).result()
+
+
+def test_wrong_arguments(world: World) -> None:
+    with pytest.raises(ValueError, match="none of the events"):
+        world.service.add_callback("lunch", print)
+    with pytest.raises(ValueError, match="when_down"):
+        world.service.publisher(when_down="drop")
+    with pytest.raises(TypeError):
+        RecoveringService(5, reactor=world.clock)
