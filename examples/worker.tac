@@ -25,7 +25,6 @@ service = RecoveringService(
     os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/").split(),
     setup=declare,
     drain_timeout=20,  # how long SIGTERM lets handlers finish
-    call_timeout=None,  # no broker yet: wait for it
 )
 service.add_callback("lost", lambda reason: log.warn("connection lost: {reason}", reason=reason))
 

@@ -30,7 +30,7 @@ def work(number: int) -> None:
         await task.deferLater(reactor, 0.001)  # stands for the work
         print(f"worker {number}: {message.body.decode()}", flush=True)
 
-    service = RecoveringService(URL, setup=declare, call_timeout=None)
+    service = RecoveringService(URL, setup=declare)
     service.startService()  # the end of the reactor stops it in good order
     consuming = service.consume(QUEUE, handle, concurrency=10, ack_batching=100)
     consuming.addErrback(lambda failure: failure.printTraceback())

@@ -29,11 +29,11 @@ class RecoveringChannel(Topology):
     """Made by `RecoveringService.channel()`; its methods are those of `TwistedChannel`.
 
     What is declared, bound, set and consumed here is declared, bound, set and consumed again on
-    each new connection. A call waits while there is none, for at most `call_timeout` seconds of the
-    service, then fails with NotConnected; one that a lost connection has interrupted is made again
-    on the next, except `basic_get()` and `basic_publish()`. A queue that the broker names ('') gets
-    a new name on each connection, told by the service's event "queue renamed"; the earlier one goes
-    on to work in all methods here. Transactions are not recovered.
+    each new connection. A call waits while there is none, for at most `call_timeout` seconds, the
+    service's unless set here, then fails with NotConnected; one that a lost connection has
+    interrupted is made again on the next, except `basic_get()` and `basic_publish()`. A queue that
+    the broker names ('') gets a new name on each connection, told by the service's event "queue
+    renamed"; the earlier one goes on to work in all methods here. Transactions are not recovered.
 
     Messages are settled by their own `ack()`, `nack()` and `reject()`; of messages that a lost
     connection delivered these do nothing, the broker delivers them again.
@@ -52,6 +52,8 @@ class RecoveringChannel(Topology):
     ) -> None:
         self.service = service
         self.current: Any = None
+        #: How long a call waits for a connection; None for ever.
+        self.call_timeout: float | None = service.call_timeout
         self._ack_batching = ack_batching
         self._confirm = confirm
         self._setup = setup
@@ -115,7 +117,7 @@ class RecoveringChannel(Topology):
         if arguments.get("queue") == "" and method != "queue_declare":
             arguments["queue"] = self._last_declared
         while True:
-            channel = await self.when_open(self.service.call_timeout)
+            channel = await self.when_open(self.call_timeout)
             if method != "queue_declare" and arguments.get("queue"):
                 arguments["queue"] = self.service.recorder.current_name(arguments["queue"])
             try:
@@ -163,7 +165,7 @@ class RecoveringChannel(Topology):
     def basic_get(self, queue: str, auto_ack: bool = False) -> defer.Deferred[Any]:
         """Fires with a message, or None; fails with the reason when the connection is lost."""
         name = self.service.recorder.current_name(queue or self._last_declared)
-        opening = self.when_open(self.service.call_timeout)
+        opening = self.when_open(self.call_timeout)
         return opening.addCallback(lambda channel: channel.basic_get(name, auto_ack))
 
     def basic_publish(
@@ -184,7 +186,7 @@ class RecoveringChannel(Topology):
                 exchange, routing_key, body, properties, mandatory
             )
             return publishing
-        opening = self.when_open(self.service.call_timeout)
+        opening = self.when_open(self.call_timeout)
         return opening.addCallback(
             lambda channel: channel.basic_publish(
                 exchange, routing_key, body, properties, mandatory
@@ -220,7 +222,7 @@ class RecoveringChannel(Topology):
 
     async def _consume(self, subscription: Subscription) -> tuple[ClosableDeferredQueue, str]:
         while True:
-            channel = await self.when_open(self.service.call_timeout)
+            channel = await self.when_open(self.call_timeout)
             try:
                 await self._subscribe(channel, subscription)
             except Exception as why:

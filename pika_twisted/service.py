@@ -151,9 +151,11 @@ class RecoveringService(Events, ClientService):
         """Run a handler for each message of a queue, on a channel of its own.
 
         :param options: as of the function `consume()`, and `ack_batching`
-        :returns: a Deferred that fires with the `Handling`, which goes on over lost connections
+        :returns: a Deferred that fires with the `Handling`, which goes on over lost connections. It
+            waits for the first connection as long as it takes.
         """
         channel = self.channel(ack_batching=options.pop("ack_batching", 1))
+        channel.call_timeout = None  # a worker that is started before its broker works all the same
         starting = consume(channel, queue, handler, reactor=self.reactor, **options)
 
         def started(handling: Handling) -> Handling:

@@ -272,6 +272,23 @@ def test_a_call_waits_and_gives_up(world: World) -> None:
     assert ready.result() is world.service.connection
 
 
+def test_consume_waits_for_its_broker(world: World) -> None:
+    world.broker.reachable = False
+    world.start()
+    consuming = watch(world.service.consume("q", lambda message: None, consumer_tag="t"))
+    for _ in range(40):
+        world.broker.run(1)
+    assert consuming.pending
+    world.broker.reachable = True
+    world.broker.run(1)
+    handling = consuming.result()
+    world.lose()
+    world.broker.run(1)
+    (channel,) = world.service._channels
+    world.broker.peer.deliver(channel.current, "t", b"x")
+    assert (handling.handled, world.service.stats().handled) == (1, 1)
+
+
 def test_a_call_interrupted_by_a_loss_is_made_again(world: World) -> None:
     world.start()
     channel = world.service.channel()
