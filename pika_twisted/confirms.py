@@ -47,7 +47,8 @@ class PublisherConfirms:
         self._deliveries: dict[int, defer.Deferred[Any]] = {}
         # What returns are matched by. Plain publishes are never returned by RabbitMQ.
         self._plain: dict[int, _Key] = {}
-        self._mandatory: dict[int, tuple[_Key, bytes]] = {}
+        self._mandatory: dict[int, _Key] = {}
+        self._long_bodies: dict[int, bytes] = {}
         # Most keys have one number, and a deque of one takes 0.7 KiB.
         self._by_key: dict[_Key, int | deque[int]] = {}
         self._returned: dict[int, Any] = {}
@@ -89,12 +90,16 @@ class PublisherConfirms:
         hold what the broker returned), or with the reason given to `fail_all`. Cancelled, it keeps
         its number, and the confirm fires nothing.
         """
+        if type(body) is not bytes:
+            body = _as_bytes(body)
         key = _key(exchange, routing_key, body)
         number = self._last = self._last + 1
         if not mandatory:
             self._plain[number] = key
         else:
-            self._mandatory[number] = (key, _as_bytes(body))
+            self._mandatory[number] = key
+            if len(body) > _KEYED_BODY:
+                self._long_bodies[number] = body
             known = self._by_key.setdefault(key, number)
             if isinstance(known, deque):
                 known.append(number)
@@ -131,17 +136,8 @@ class PublisherConfirms:
         if nacked:
             LOGGER.warning("The broker refused publishes: %r", method)
         for deferred, message in settled:
-            if message is None and not nacked and settle(deferred, method):
-                continue
-            try:
-                if nacked:
-                    deferred.errback(NackError([] if message is None else [message]))
-                elif message is not None:
-                    deferred.errback(UnroutableError([message]))
-                else:
-                    deferred.callback(method)
-            except defer.AlreadyCalledError:
-                _already_called(deferred)
+            if nacked or message is not None or not settle(deferred, method):
+                _fire(deferred, method, nacked, message)
 
     def returned(self, message: Any) -> bool:
         """Note that the broker returned a ReceivedMessage; False when no publish matches.
@@ -166,6 +162,7 @@ class PublisherConfirms:
         """The channel is gone: fail what is outstanding, oldest first, each with a fresh reason."""
         deliveries, self._deliveries = self._deliveries, {}
         self._plain, self._mandatory, self._by_key, self._returned = {}, {}, {}, {}
+        self._long_bodies = {}
         self._lowest = self._last + 1
         for deferred in deliveries.values():
             try:
@@ -193,9 +190,10 @@ class PublisherConfirms:
         """Drop what returns of a publish are matched by; gives what was returned of it, or None."""
         if self._plain.pop(number, None) is not None:
             return None
-        entry = self._mandatory.pop(number, None)
-        if entry is not None:
-            self._prune(entry[0])
+        key = self._mandatory.pop(number, None)
+        if key is not None:
+            self._long_bodies.pop(number, None)
+            self._prune(key)
             return None
         return self._returned.pop(number, None)
 
@@ -217,9 +215,9 @@ class PublisherConfirms:
         """The oldest outstanding mandatory publish of that key and body; no longer returnable."""
         numbers = self._by_key.get(key, ())
         for number in (numbers,) if isinstance(numbers, int) else numbers:
-            entry = self._mandatory.get(number)
-            if entry is not None and entry[1] == body:
+            if number in self._mandatory and self._long_bodies.get(number, body) == body:
                 del self._mandatory[number]
+                self._long_bodies.pop(number, None)
                 self._prune(key)
                 return number
         return None
@@ -238,15 +236,26 @@ def _as_text(name: Any) -> Any:
         return name
 
 
-def _key(exchange: Any, routing_key: Any, body: Any) -> _Key:
+def _key(exchange: Any, routing_key: Any, body: bytes) -> _Key:
     """What a publish and its return are looked up by."""
     if type(exchange) is not str or type(routing_key) is not str:
         exchange, routing_key = _as_text(exchange), _as_text(routing_key)
-    if type(body) is not bytes:
-        body = _as_bytes(body)
     if len(body) > _KEYED_BODY:
-        body = (len(body), body[:64], body[-64:])
+        return (exchange, routing_key, (len(body), body[:64], body[-64:]))
     return (exchange, routing_key, body)
+
+
+def _fire(deferred: defer.Deferred[Any], method: Any, nacked: bool, message: Any) -> None:
+    """Tell what became of a publish."""
+    try:
+        if nacked:
+            deferred.errback(NackError([] if message is None else [message]))
+        elif message is not None:
+            deferred.errback(UnroutableError([message]))
+        else:
+            deferred.callback(method)
+    except defer.AlreadyCalledError:
+        _already_called(deferred)
 
 
 def _already_called(deferred: defer.Deferred[Any]) -> None:

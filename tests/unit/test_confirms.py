@@ -63,7 +63,7 @@ def assert_empty(confirms: PublisherConfirms) -> None:
     """Nothing is kept of what is settled."""
     assert confirms.outstanding == 0
     held = {name: value for name, value in vars(confirms).items() if isinstance(value, dict)}
-    assert len(held) == 5
+    assert len(held) == 6
     assert not any(held.values()), held
 
 
