@@ -16,7 +16,7 @@ class OrderedSet(dict):  # type: ignore[type-arg]
 
 
 class TagIndex(dict):  # type: ignore[type-arg]
-    """Queue name -> set of consumer tags; a name without consumers takes no room, reads as empty."""
+    """Queue name -> set of consumer tags; a name without consumers takes no room, is empty."""
 
     def __missing__(self, key: str) -> set[str]:
         return set()

@@ -52,9 +52,7 @@ class OversizedContent:
     method: Any
     body_size: int
     limit: int
-    def __init__(
-        self, channel_number: int, method: Any, body_size: int, limit: int
-    ) -> None: ...
+    def __init__(self, channel_number: int, method: Any, body_size: int, limit: int) -> None: ...
 
 @final
 class FrameDecoder:
@@ -125,8 +123,11 @@ class FrameDecoder:
 
 @final
 class Backlog:
-    """A queue that looks like a list. Messages in it are hidden from the cyclic collector until
-    they are taken, looked at, or ``track()`` is called."""
+    """A queue that looks like a list.
+
+    Messages in it are hidden from the cyclic collector until they are taken, looked at, or
+    ``track()`` is called.
+    """
 
     __hash__ = None  # type: ignore[assignment]
     @property
@@ -168,9 +169,11 @@ class OutputBuffer:
 
 @final
 class ChannelEncoder:
-    """Each call returns whether the buffer is to be written out now, or raises and has done nothing:
-    TypeError or ValueError for an argument that can't be encoded, pika's ShortStringTooLong, or
-    what a properties object's own encode() raises."""
+    """Each call returns whether the buffer is to be written out now.
+
+    Or it raises and has done nothing: TypeError or ValueError for an argument that can't be
+    encoded, pika's ShortStringTooLong, or what a properties object's own encode() raises.
+    """
 
     open: bool
     flush: Any  # called by basic_ack() when the buffer is to be written out

@@ -10,7 +10,7 @@ from twisted.protocols.policies import ProtocolWrapper
 def innermost(transport: Any) -> Any:
     """The transport at the bottom, which owns the socket.
 
-    A wrapper passes on what it does not know, so it can't be told from the socket by its attributes.
+    A wrapper passes on what it does not know, so its attributes don't tell it from the socket.
     """
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport

@@ -73,7 +73,9 @@ class TwistedChannel(Topology, Settling):
         self._resume_reading: Callable[[], None] = _nothing
         self._select_waiters: list[defer.Deferred[Any]] = []
         self._select_answer: tuple[frame.Method[Any]] | None = None
-        self._return_callbacks: list[Callable[[ReceivedMessage[spec.Basic.Return]], Any]] | None = None
+        self._return_callbacks: list[Callable[[ReceivedMessage[spec.Basic.Return]], Any]] | None = (
+            None
+        )
         self._observers = OrderedSet()
         self._encoder: Any = (
             channel.encoder if isinstance(channel, Channel) else PlainEncoder(channel)
@@ -158,7 +160,7 @@ class TwistedChannel(Topology, Settling):
     def _answer_to(
         self, inner: defer.Deferred[Any], outer: defer.Deferred[Any]
     ) -> defer.Deferred[Any]:
-        """Let `outer`, which the user gets, follow `inner`, which is failed when the channel closes.
+        """Let `outer`, the user's, follow `inner`, which is failed when the channel closes.
 
         Two Deferreds, so that the broker's answer takes its effect, in the callbacks of the inner
         one, also when the user has cancelled the outer one.
@@ -237,9 +239,7 @@ class TwistedChannel(Topology, Settling):
             self._channel.add_on_return_callback(self._on_returned)
         return self._return_callbacks
 
-    def _on_returned(
-        self, _channel: Any, method: Any, properties: Any, body: bytes
-    ) -> None:
+    def _on_returned(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         message = ReceivedMessage(self, method, properties, body)
         if self._confirms.enabled and not self._confirms.returned(message):
             LOGGER.warning("Returned message matches no outstanding publish: %r", method)
@@ -459,7 +459,7 @@ class TwistedChannel(Topology, Settling):
             consumer.close_queue(reason, **how)
 
     def _cancel_consumer(self, consumer: Consumer) -> None:
-        """Cancel a consumer whose user has gone: cancelled `basic_consume()` or closed the queue."""
+        """Cancel a consumer whose user is gone: cancelled `basic_consume()` or closed the queue."""
         tag = consumer.consumer_tag
         if tag is None or not self._channel.is_open:
             return
@@ -489,14 +489,18 @@ class TwistedChannel(Topology, Settling):
             consumer_tag=consumer_tag,
         )
 
-    def _on_consumer_cancelled(self, method_frame: frame.Method[Any], **how: bool) -> frame.Method[Any]:
+    def _on_consumer_cancelled(
+        self, method_frame: frame.Method[Any], **how: bool
+    ) -> frame.Method[Any]:
         """A Basic.CancelOk, or the broker's own Basic.Cancel."""
         consumer_tag = method_frame.method.consumer_tag
         if consumer_tag in self._consumers:
             self._remove_consumer(consumer_tag, pika_exceptions.ConsumerCancelled(), **how)
         return method_frame
 
-    def _on_consumer_cancelled_by_broker(self, method_frame: frame.Method[Any]) -> frame.Method[Any]:
+    def _on_consumer_cancelled_by_broker(
+        self, method_frame: frame.Method[Any]
+    ) -> frame.Method[Any]:
         LOGGER.info("The broker cancelled a consumer: %r", method_frame.method)
         return self._on_consumer_cancelled(method_frame)
 

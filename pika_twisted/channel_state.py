@@ -184,9 +184,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
             [(spec.Basic.CancelOk, {"consumer_tag": consumer_tag})],
         )
 
-    def basic_get(
-        self, queue: str, callback: Callable[..., Any], auto_ack: bool = False
-    ) -> None:
+    def basic_get(self, queue: str, callback: Callable[..., Any], auto_ack: bool = False) -> None:
         """See pika.channel.Channel.basic_get; the broker answers in order, so several may wait."""
         validators.require_string(queue, "queue")
         validators.require_callback(callback)
@@ -263,7 +261,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self.on_confirm(method_frame)
 
     def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
-        """See pika.channel.Channel.close. Channel.Close ends the consumers, so none is cancelled."""
+        """See pika.channel.Channel.close. Channel.Close ends its consumers; none is cancelled."""
         if self.is_closed or self.is_closing:
             self.flush()  # raises, with the reason
         self.connection.flush()  # acks held back: the encoder takes none of a closing channel
@@ -381,5 +379,3 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._direct.clear()
         self._gets.clear()
         super()._cleanup()
-
-

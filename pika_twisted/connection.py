@@ -399,7 +399,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
             self._on_stream_terminated(None)
 
     def _refuse(self, refusal: DecodeError, cause: BaseException | None = None) -> None:
-        """End the connection for what the peer did: Connection.Close with the code, then the end."""
+        """End the connection for what the peer did: Connection.Close and its code, then the end."""
         LOGGER.error("Closing the connection: %s", refusal)
         if self._deaf or self.is_closed:
             return

@@ -1,6 +1,6 @@
 """Why a connection or a channel ended, as exceptions that pika's and Twisted's users both catch.
 
-pika's adapter reports a lost connection sometimes as pika's class, sometimes as Twisted's, and mostly
+pika's adapter reports a lost connection as pika's class or as Twisted's, and mostly
 without the broker's words. Here one object is both: `reason()` builds, say, an exception that is a
 `pika.exceptions.ConnectionClosedByBroker` and a `twisted.internet.error.ConnectionDone`, and
 `on_channel()` makes of it one that is a `pika.exceptions.ChannelClosed` too, for what belonged to a
@@ -33,9 +33,7 @@ class HandshakeTimeout(pika_exceptions.AMQPConnectionError):
     """The peer did not finish the AMQP handshake within `handshake_timeout` seconds."""
 
 
-class ProtocolViolation(
-    pika_exceptions.AMQPConnectionError, pika_exceptions.ProtocolSyntaxError
-):
+class ProtocolViolation(pika_exceptions.AMQPConnectionError, pika_exceptions.ProtocolSyntaxError):
     """The peer sent what AMQP 0-9-1 forbids; the reply code says what (spec 1.2, constants)."""
 
 
@@ -67,7 +65,7 @@ class Reason(Exception):
         return _rebuild, (type(self).__bases__[1:], self.args), self.__dict__ or None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _reason_class(bases: tuple[type[Exception], ...]) -> type[Reason]:
     """The one class that mixes `bases`; named after pika's class, which comes first."""
     return cast("type[Reason]", type(bases[0].__name__, (Reason, *bases), {"__module__": __name__}))

@@ -49,7 +49,9 @@ class WriteDrain:
             self._transport.write(_HEARTBEAT)
             if self._knows_late:
                 self._asking = self._call_later(0, self._asked)
-        deferred: defer.Deferred[None] = defer.Deferred(lambda waiter: self._waiters.discard(waiter))
+        deferred: defer.Deferred[None] = defer.Deferred(
+            lambda waiter: self._waiters.discard(waiter)
+        )
         self._waiters.add(deferred)
         self._settle()
         return deferred

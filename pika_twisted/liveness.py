@@ -1,4 +1,4 @@
-"""Whether a connection is alive: pika's heartbeat checker, which must not mistake a pause for silence."""
+"""Whether a connection is alive: pika's heartbeat checker, to which a pause must not be silence."""
 
 from __future__ import annotations
 

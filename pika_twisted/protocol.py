@@ -29,7 +29,7 @@ class TwistedProtocolConnection(protocol.Protocol):
 
     Use it with any client endpoint, `connectTCP` or `connectSSL`; host, port and TLS of the
     parameters are therefore not looked at. `ready` is a Deferred that fires with this object when
-    the handshake is done, and fails with the typed reason when it isn't. Then `closed` is a Deferred
+    the handshake is done, and fails with the typed reason if it isn't. Then `closed` is a Deferred
     that fires with the reason, an exception, when the connection ends. Both are None once they have
     fired; `when_ready()` and `when_closed()` answer at any time.
 
@@ -39,7 +39,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         frame through pika's state machine, which is slower and gives the same results
     :param buffer_size: octets to read at a time (`transport.bufferSize`); 0 leaves the transport's
     :param max_message_size: octets of a body; a larger message closes its channel with 311
-    :param max_header_size: octets of a content header frame, which RabbitMQ doesn't fit to frame_max
+    :param max_header_size: octets of a content header frame; RabbitMQ doesn't fit them to frame_max
     :param max_nesting: how deep tables and arrays in headers may be nested
     :param handshake_timeout: seconds from the connected transport to `ready`; 0 for no limit
     :param close_timeout: seconds that the broker has to answer `close()`
@@ -324,9 +324,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         kind = pika_exceptions.ConnectionOpenAborted
         self._impl.abort(reason(kind, 0, "ready was cancelled", orderly=False))
 
-    def _on_connection_failed(
-        self, _connection: Any, error: BaseException | None = None
-    ) -> None:
+    def _on_connection_failed(self, _connection: Any, error: BaseException | None = None) -> None:
         if error is None:
             error = pika_exceptions.AMQPConnectionError(1)
         ready, self.ready = self.ready, None
@@ -364,4 +362,3 @@ class TwistedProtocolConnection(protocol.Protocol):
 def _fresh(result: Any) -> Any:
     """A result for one more Deferred: each gets a failure of its own."""
     return Failure(fresh_exception(result)) if isinstance(result, Failure) else result
-

@@ -200,9 +200,7 @@ class Topology:
             global_qos=global_qos,
         )
 
-    def basic_recover(
-        self, requeue: bool = False
-    ) -> defer.Deferred[Method[spec.Basic.RecoverOk]]:
+    def basic_recover(self, requeue: bool = False) -> defer.Deferred[Method[spec.Basic.RecoverOk]]:
         """Ask for all messages that aren't acknowledged to be delivered again.
 
         Fires with Basic.RecoverOk. RabbitMQ knows only `requeue=True`: otherwise the Deferred fails
@@ -231,5 +229,3 @@ class Topology:
     def tx_rollback(self) -> defer.Deferred[Method[spec.Tx.RollbackOk]]:
         """Drop the publishes and acks since the last commit. Fires with Tx.RollbackOk."""
         return self._call("tx_rollback")
-
-

@@ -1,8 +1,8 @@
 """Back-pressure on reading: consumer queues with water marks that pause the transport.
 
 `prefetch_count` is the real bound of what a consumer holds: the broker stops sending by itself, and
-it drops a connection that it can't write to for 30 s. Water marks are for what prefetch can't bound,
-auto_ack consumers above all. They are close together, so that pauses are short.
+it drops a connection that it can't write to for 30 s. Water marks are for what prefetch doesn't
+bound, auto_ack consumers above all. They are close together, so that pauses are short.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class WaterMarks(NamedTuple):
             ("bytes", self.low_bytes, self.high_bytes),
         ):
             if not 0 <= low < high:
-                raise ValueError(f"low_{kind}={low} must be at least 0 and below high_{kind}={high}")
+                raise ValueError(
+                    f"low_{kind}={low} must be at least 0 and below high_{kind}={high}"
+                )
         return self
 
 
@@ -106,10 +108,11 @@ class WaterMarkedQueue(ClosableDeferredQueue):
         """As in the base class; the queue may be full afterwards."""
         super().wake()
         pending, marks = self.pending, self._marks
-        if not self._full and self.closed is None:
-            if len(pending) >= marks.high_messages or pending.body_bytes >= marks.high_bytes:
-                self._full = True
-                self._gate.full.add(self)
+        if self._full or self.closed is not None:
+            return
+        if len(pending) >= marks.high_messages or pending.body_bytes >= marks.high_bytes:
+            self._full = True
+            self._gate.full.add(self)
 
     def _taken(self) -> None:
         pending, marks = self.pending, self._marks

@@ -13,8 +13,10 @@ from pathlib import Path
 
 MODULES = ("_frame", "_ready")
 WHEEL_NEEDS = ("pika_twisted/__init__.py", "pika_twisted/py.typed", "pika_twisted/_frame.pyi")
-# Sources of the compiled modules, what is generated from them, and what is of use in a checkout only.
-WHEEL_FORBIDS = re.compile(r"\.(pyx|pxd|c|h|cpp|o|html|pyc)$|(^|/)(tests|benchmarks|docs|examples)/")
+# Sources of the compiled modules, what is generated from them, what only a checkout is for.
+WHEEL_FORBIDS = re.compile(
+    r"\.(pyx|pxd|c|h|cpp|o|html|pyc)$|(^|/)(tests|benchmarks|docs|examples)/"
+)
 SDIST_NEEDS = (
     "LICENSE",
     "README.md",
@@ -39,7 +41,9 @@ def check_wheel(path: Path) -> list[str]:
     problems += [f"{name} does not belong in" for name in names if WHEEL_FORBIDS.search(name)]
     if not path.name.endswith("-none-any.whl"):
         for module in MODULES:
-            compiled = [name for name in names if re.match(rf"pika_twisted/{module}\.\S+\.(so|pyd)$", name)]
+            compiled = [
+                name for name in names if re.match(rf"pika_twisted/{module}\.\S+\.(so|pyd)$", name)
+            ]
             if len(compiled) != 1:
                 problems.append(f"compiled pika_twisted.{module}: {compiled or 'none'}")
     if path.name.endswith("-linux_x86_64.whl"):

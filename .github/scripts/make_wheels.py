@@ -21,7 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "dist"
 OLDEST = (3, 10)
-ASK = "import sys, sysconfig; print(sys.version_info[0], sys.version_info[1], sys.implementation.name, sysconfig.get_config_var('Py_GIL_DISABLED') or 0)"
+ASK = (
+    "import sys, sysconfig; print(*sys.version_info[:2], sys.implementation.name, "
+    "sysconfig.get_config_var('Py_GIL_DISABLED') or 0)"
+)
 
 
 def say(text: str) -> None:
@@ -63,7 +66,9 @@ def find_pythons() -> dict[str, str]:
         major, minor, implementation, free_threaded = answer.stdout.split()
         if implementation == "cpython" and (int(major), int(minor)) >= OLDEST:
             found.setdefault(f"{major}.{minor}{'t' if free_threaded == '1' else ''}", path)
-    return dict(sorted(found.items(), key=lambda item: [int(p.strip("t")) for p in item[0].split(".")]))
+    return dict(
+        sorted(found.items(), key=lambda item: [int(p.strip("t")) for p in item[0].split(".")])
+    )
 
 
 def make_environment(python: str, folder: Path) -> Path:

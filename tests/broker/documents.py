@@ -1,18 +1,18 @@
 """The programs in the documentation, and how to run one against a broker.
 
-Every block that begins with ```python is one, in README.md and docs/. A comment right before it says
-what it needs and what it prints; readers don't see it:
+Every block that begins with ```python is one, in README.md and docs/. A comment right before it
+says what it needs and what it prints; readers don't see it:
 
     <!-- test: queue=jobs:3; expect=b'message 2'; signal=SIGTERM -->
 
-- `queue=NAME` or `queue=NAME:3`: there is such a durable queue, with three messages; may be repeated
+- `queue=NAME` or `queue=NAME:3`: there is a durable queue, with three messages; may be repeated
 - `expect=TEXT`: a line of the output contains it; repeated ones come in that order
 - `signal=SIGINT`: sent when what is expected before it has been printed
 - `tls`: needs our own node, whose TLS port and authority are put in
 - `with=trial` or `with=pytest`: a file of tests; `with=twistd`: a .tac file
 - `code=1`: it exits with that status
 
-A block that is no whole program (nothing in it starts a reactor) runs in a coroutine where `reactor`,
+A block that is no whole program (it starts no reactor) runs in a coroutine where `reactor`,
 `connection` and `channel` are there.
 """
 
@@ -41,7 +41,9 @@ _BLOCK = re.compile(
     r"(?:^<!-- test:(?P<needs>[^>]*?)-->\n+)?^(?P<indent> *)```python\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
-_STARTS_ITSELF = re.compile(r"task\.react\(|reactor\.run\(|TestCase\)|^def test_|application =", re.M)
+_STARTS_ITSELF = re.compile(
+    r"task\.react\(|reactor\.run\(|TestCase\)|^def test_|application =", re.M
+)
 # What may stand in the documentation for the broker's address.
 _ADDRESS = re.compile(r"amqp://(?:guest:guest@)?localhost(?::5672)?(?:/%2F)?")
 _TLS_ADDRESS = re.compile(r"amqps://(?:guest:guest@)?localhost(?::5671)?(?:/%2F)?")
@@ -147,7 +149,9 @@ def run(program: Program, broker: Broker, folder: Path) -> str:
         url = url.replace(f"{broker.host}:{broker.port}", f"localhost:{broker.tls_port}")
         text = _TLS_ADDRESS.sub(lambda _: url, text)
         text = text.replace("/etc/rabbitmq/authority.pem", str(broker.authority))
-    file = folder / ("test_documented.py" if program.runner in ("trial", "pytest") else "program.py")
+    file = folder / (
+        "test_documented.py" if program.runner in ("trial", "pytest") else "program.py"
+    )
     file.write_text(text)
     command = {
         None: [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", file.name],
@@ -195,5 +199,7 @@ def _follow(program: Program, process: subprocess.Popen[str]) -> str:
     assert not steps, f"{program.name} did not print {steps[0][1]!r}:\n{text}"
     if program.exit_code == 0:
         assert not _TROUBLE.search(text), f"{program.name}:\n{text}"
-    assert status in (program.exit_code, *(-each for each in sent)), f"{program.name}: {status}\n{text}"
+    assert status in (program.exit_code, *(-each for each in sent)), (
+        f"{program.name}: {status}\n{text}"
+    )
     return text

@@ -7,6 +7,9 @@ from typing import Any
 
 import pika
 from pika import frame, spec
+from twisted.internet import defer
+from typing_extensions import assert_type
+
 from pika_twisted import (
     ClosableDeferredQueue,
     Handling,
@@ -16,8 +19,6 @@ from pika_twisted import (
     connect,
     consume,
 )
-from twisted.internet import defer
-from typing_extensions import assert_type
 
 
 async def connecting() -> None:
@@ -50,7 +51,7 @@ async def consuming(channel: TwistedChannel) -> None:
         assert_type(each, ReceivedMessage[spec.Basic.Deliver])
         channel.basic_ack(each.method.delivery_tag)
     assert_type(await queue.get_many(10), list[ReceivedMessage[spec.Basic.Deliver]])
-    channel_again, method, properties, body = message
+    _, method, _, body = message
     assert_type(body, bytes)
     assert_type(method, spec.Basic.Deliver)
     canceled = await channel.basic_cancel(consumer_tag)

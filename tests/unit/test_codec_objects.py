@@ -85,7 +85,7 @@ def test_vars_is_alive(method: Any) -> None:
     assert vars(light)["routing_key"] == "other"
     del light.routing_key
     with pytest.raises(AttributeError):
-        light.routing_key  # noqa: B018
+        light.routing_key
     light.__dict__ = {"exchange": "third"}
     assert light.exchange == "third"
 
@@ -99,7 +99,7 @@ def test_own_attributes_before_the_fields_are_touched() -> None:
 
 
 def test_sizes() -> None:
-    """What a message that waits is made of; 16 octets more each and the README's figure is wrong."""
+    """What a message that waits is made of; 16 octets more each, and the README is wrong."""
     light, properties = decoded(METHODS[0])
     assert sys.getsizeof(light) == 64
     assert sys.getsizeof(properties) == 48
@@ -166,7 +166,9 @@ def outcome_without_memory(at: int, chunks: list[bytes], testcapi: Any) -> str:
 
 
 def test_every_allocation_fails_once() -> None:
-    testcapi = pytest.importorskip("_testcapi", reason="this Python has no means to fail allocations")
+    testcapi = pytest.importorskip(
+        "_testcapi", reason="this Python has no means to fail allocations"
+    )
     stream = b"".join(
         wire.content(1, b"z" * size, PROPERTIES, method=method)
         for method in (wire.deliver("ct"), *METHODS)

@@ -1,4 +1,4 @@
-"""Every Deferred of the package x every way it can end: it fires exactly once, with the real reason.
+"""Every Deferred of the package x every way it can end: it fires once, with the real reason.
 
 The rows are generated: one `Call` for each Deferred-returning method, one function for each ending.
 """
