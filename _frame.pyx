@@ -26,14 +26,13 @@ cimport cython
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
-from cpython.list cimport PyList_GET_ITEM
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_SET_ITEM
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 import sys
@@ -1285,8 +1284,15 @@ cdef class FrameDecoder:
     cdef int failure                 # the reply code of the error; 0: none
     cdef object failure_text
 
-    def __cinit__(self, message_class, *, frame_max=131072, max_header_size=1 << 20,
-                 max_message_size=128 << 20, max_nesting=100):
+    def __cinit__(
+        self,
+        message_class,
+        *,
+        frame_max=131072,
+        max_header_size=1 << 20,
+        max_message_size=128 << 20,
+        max_nesting=100,
+    ):
         if not issubclass(message_class, tuple):
             raise TypeError("message_class must be a subclass of tuple")
         self.message_class = message_class
@@ -1829,7 +1835,6 @@ cdef class FrameDecoder:
         return 0
 
 
-
 # ------------------------------------------------------------------------------------------------
 # Calls to bytes
 # ------------------------------------------------------------------------------------------------
@@ -1945,7 +1950,9 @@ cdef class OutputBuffer:
         store_u32(at, index)
         return at + 4
 
-    cdef inline unsigned char* frame(self, int type, int channel, Py_ssize_t size) except NULL:
+    cdef inline unsigned char* frame(  # no-cython-lint: not the module, which isn't used here
+        self, int type, int channel, Py_ssize_t size
+    ) except NULL:
         cdef unsigned char* at = self.room(size + FRAME_OVERHEAD)
         at[0] = <unsigned char>type
         store_u16(at + 1, <uint16_t>channel)
