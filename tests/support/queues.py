@@ -16,18 +16,18 @@ from pika_twisted import _codec
 
 IMPLEMENTATIONS = ("compiled", "reference")
 
-_MODULES = ("_deferreds", "queue")
+_MODULES = ("_deferreds", "queue", "confirms")
 
 
 @functools.cache
-def load(implementation: str) -> ModuleType:
-    """The queue module as it is with that implementation, whichever is in use in this process."""
+def load(implementation: str, module: str = "queue") -> ModuleType:
+    """A module as it is with that implementation, whichever is in use in this process."""
     if implementation == _codec.IMPLEMENTATION:
-        return importlib.import_module("pika_twisted.queue")
+        return importlib.import_module(f"pika_twisted.{module}")
     codec = importlib.import_module(
         "pika_twisted._frame" if implementation == "compiled" else "pika_twisted._frame_py"
     )
-    saved = {name: getattr(pika_twisted, name) for name in _MODULES}
+    saved = {name: importlib.import_module(f"pika_twisted.{name}") for name in _MODULES}
     try:
         with (
             mock.patch.dict(sys.modules),
@@ -35,8 +35,8 @@ def load(implementation: str) -> ModuleType:
             mock.patch.object(_codec, "Backlog", codec.Backlog),
         ):
             for name in _MODULES:
-                del sys.modules[f"pika_twisted.{name}"]
-            return importlib.import_module("pika_twisted.queue")
+                sys.modules.pop(f"pika_twisted.{name}", None)
+            return importlib.import_module(f"pika_twisted.{module}")
     finally:
         for name, module in saved.items():
             setattr(pika_twisted, name, module)

@@ -33,10 +33,16 @@ def twisted_log() -> Iterator[TwistedLog]:
         log.assert_empty()
 
 
+@pytest.fixture(params=queues.IMPLEMENTATIONS)
+def make(request: pytest.FixtureRequest) -> type[PublisherConfirms]:
+    made: type[PublisherConfirms] = queues.load(request.param, "confirms").PublisherConfirms
+    return made
+
+
 @pytest.fixture
-def confirms() -> PublisherConfirms:
+def confirms(make: type[PublisherConfirms]) -> PublisherConfirms:
     """Confirm mode is on."""
-    made = PublisherConfirms()
+    made = make()
     made.select_sent()
     made.select_ok()
     return made
@@ -70,8 +76,8 @@ def assert_empty(confirms: PublisherConfirms) -> None:
 # Numbers
 
 
-def test_it_is_off_until_select_is_written() -> None:
-    confirms = PublisherConfirms()
+def test_it_is_off_until_select_is_written(make: type[PublisherConfirms]) -> None:
+    confirms = make()
     assert not confirms.enabled
     assert "off" in repr(confirms)
     confirms.select_sent()
@@ -239,8 +245,8 @@ def test_a_foreign_return_matches_nothing(confirms: PublisherConfirms, message: 
     outcome.result()
 
 
-def test_returns_before_select_ok_are_of_earlier_publishes() -> None:
-    confirms = PublisherConfirms()
+def test_returns_before_select_ok_are_of_earlier_publishes(make: type[PublisherConfirms]) -> None:
+    confirms = make()
     assert not confirms.returned(returned())
     confirms.select_sent()
     outcome = publish(confirms, mandatory=True)
@@ -447,10 +453,10 @@ def test_a_callback_that_raises_stops_nobody(
 @pytest.mark.parametrize("mandatory", [False, True])
 @pytest.mark.parametrize("step", [1, 7])
 def test_multiple_confirms_cost_the_same_whatever_is_outstanding(
-    mandatory: bool, step: int
+    make: type[PublisherConfirms], mandatory: bool, step: int
 ) -> None:
     def cost(count: int) -> float:
-        confirms = PublisherConfirms()
+        confirms = make()
         confirms.select_sent()
         confirms.select_ok()
         for _ in range(count):

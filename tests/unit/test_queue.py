@@ -135,6 +135,7 @@ def test_pending_and_waiting_look_like_lists(make: Any) -> None:
     assert queue.waiting != "something else"
     assert queue.waiting[0] is first
     assert queue.waiting[:1] == [first]
+    assert list(queue.waiting) == [first, second]
     assert list(reversed(queue.waiting)) == [second, first]
     assert first in queue.waiting
     assert repr(queue.waiting) == repr([first, second])
@@ -288,6 +289,18 @@ def test_what_a_handler_raises_stays_in_its_deferred(make: Any, twisted_log: Twi
     queue.get().addCallback(handler)
     assert got == [0, 1, 2]
     assert len(twisted_log.flush(LookupError)) == 3
+
+
+def test_who_is_served_by_a_callback_comes_after_it(make: Any) -> None:
+    queue, notes = make(1), []
+
+    def handler(message: int) -> None:
+        queue.get().addCallback(lambda m: notes.append(("served", m)))
+        queue.put(1)
+        notes.append(("handler", message))
+
+    queue.get().addCallback(handler)
+    assert notes == [("handler", 0), ("served", 1)]
 
 
 def test_put_and_get_inside_callbacks_keep_the_stack_flat(make: Any) -> None:

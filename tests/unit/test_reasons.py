@@ -40,7 +40,12 @@ def test_a_fresh_exception_is_equal_and_has_its_own_traceback() -> None:
     assert original.__traceback__ is not None
 
 
-@pytest.mark.parametrize("original", [Awkward(1, 2), Uncopiable("no")])
+class Changing(Exception):
+    def __reduce__(self) -> Any:
+        return LookupError, self.args
+
+
+@pytest.mark.parametrize("original", [Changing("other"), Awkward(1, 2), Uncopiable("no")])
 def test_what_cannot_be_copied_is_used_without_its_traceback(original: Exception) -> None:
     try:
         raise original
