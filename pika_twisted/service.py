@@ -267,8 +267,10 @@ class RecoveringService(Events, ClientService):
     def stopService(self) -> defer.Deferred[None]:  # noqa: N802
         """Stop consuming, let handlers and publishers finish, settle, close.
 
-        :returns: a Deferred that fires when the connection is closed, after `drain_timeout` and a
-            little at the latest
+        Its channels are closed for good; a service that is started again begins with new ones.
+
+        :returns: a Deferred that fires when the connection is closed: at the latest after
+            `drain_timeout`, and `close_timeout` of the connection where the broker is silent
         """
         trigger, self._shutdown_trigger = self._shutdown_trigger, None
         if trigger is not None:
