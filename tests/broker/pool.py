@@ -31,7 +31,11 @@ class Outcome:
 
 
 class Job:
-    """The scenarios of one reactor; a runner that dies is started again for those after."""
+    """The scenarios of one reactor.
+
+    A runner that dies, or stops because a scenario left something behind, is started again for the
+    scenarios after that one.
+    """
 
     def __init__(self, reactor: str, scenarios: list[Scenario], broker: Broker) -> None:
         self.reactor = reactor

@@ -26,6 +26,7 @@ from tests.broker.registry import REACTORS, Scenario, all_scenarios
 
 IMPLEMENTATIONS = {"ours": "pika_twisted", "pika": "pika.adapters.twisted_connection"}
 IMPLEMENTATION_VARIABLE = "PIKA_TWISTED_TEST_IMPLEMENTATION"
+LEFT_BEHIND = "left behind"
 SETTLE_TIME = 2.0  # how long a closed connection may take to give back its socket and timers
 
 
@@ -70,10 +71,19 @@ class Watch:
 class Runner:
     """Runs the scenarios one after the other and reports each."""
 
-    def __init__(self, reactor: Any, broker: Broker, implementation: ModuleType) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        broker: Broker,
+        implementation: ModuleType,
+        *,
+        stop_when_dirty: bool = False,
+    ) -> None:
         self.reactor = reactor
         self.broker = broker
         self.implementation = implementation
+        # What one scenario left behind would be laid at the next one's door.
+        self.stop_when_dirty = stop_when_dirty
         self.watch = Watch()
         # A private copy of stdout: what a scenario prints goes to stderr, not between the lines.
         self.output = os.fdopen(os.dup(1), "w", buffering=1)
@@ -92,6 +102,7 @@ class Runner:
             problems, skipped = await self.run_one(scenario)
             faulthandler.cancel_dump_traceback_later()
             good = good and not problems
+            dirty = any(text.startswith(LEFT_BEHIND) for text in problems)
             self.report(
                 "end",
                 scenario=scenario.name,
@@ -100,6 +111,8 @@ class Runner:
                 seconds=round(time.monotonic() - before, 3),
                 cpu=round(time.process_time() - cpu, 3),
             )
+            if dirty and self.stop_when_dirty:
+                break
         self.report("done")
         return good
 
@@ -137,7 +150,7 @@ class Runner:
         deadline = self.reactor.seconds() + SETTLE_TIME
         while (left := self._left_over() - baseline) and self.reactor.seconds() < deadline:
             await env.sleep(0.005)
-        return [f"left behind: {each}" for each in left]
+        return [f"{LEFT_BEHIND}: {each}" for each in left]
 
     def _left_over(self) -> set[Any]:
         reactor = self.reactor
@@ -174,7 +187,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.broker.run", description=__doc__)
     parser.add_argument("reactor", choices=REACTORS)
     parser.add_argument("names", nargs="*", help="parts of scenario names; none: all")
-    parser.add_argument("--exactly", action="store_true", help="the names are whole names")
+    parser.add_argument(
+        "--exactly",
+        action="store_true",
+        help="the names are whole ones; stop after a scenario that left something behind",
+    )
     parser.add_argument(
         "--implementation",
         choices=IMPLEMENTATIONS,
@@ -189,7 +206,7 @@ def main() -> int:
     scenarios = choose(arguments.names, arguments.exactly, broker, arguments.implementation)
     from twisted.internet import defer, reactor
 
-    runner = Runner(reactor, broker, implementation)
+    runner = Runner(reactor, broker, implementation, stop_when_dirty=arguments.exactly)
     good: list[bool] = []
 
     def start() -> None:
