@@ -517,6 +517,11 @@ class TwistedChannel(Topology, Settling):
             self._channel.forget_consumer(consumer_tag)
         return method_frame
 
+    def _on_recovered(self, method_frame: Any) -> Any:
+        if self._ledger is not None:
+            self._ledger.void()
+        return method_frame
+
     # Getting
 
     def basic_get(

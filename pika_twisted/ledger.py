@@ -153,6 +153,10 @@ class Ledger:
         self.note(tag)
         self._settle(tag)
 
+    def void(self) -> None:
+        """The broker has taken back everything that was open: naming it would be an error."""
+        self._settle_up_to(self._highest)
+
     def emit(self) -> bool:
         """Encode the acks that are held back; whether they have to be flushed now."""
         end, self._end = self._end, 0

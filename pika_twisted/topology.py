@@ -36,6 +36,10 @@ class Topology:
         """Close what consumed from the queue."""
         raise NotImplementedError
 
+    def _on_recovered(self, method_frame: Any) -> Any:
+        """What was not acknowledged is delivered again, under other tags."""
+        return method_frame
+
     # Exchanges
 
     def exchange_declare(
@@ -206,7 +210,7 @@ class Topology:
         Fires with Basic.RecoverOk. RabbitMQ knows only `requeue=True`: otherwise the Deferred fails
         with MethodNotImplemented there, nothing is sent.
         """
-        return self._call("basic_recover", requeue=requeue)
+        return self._call("basic_recover", self._on_recovered, requeue=requeue)
 
     def flow(self, active: bool = True) -> defer.Deferred[bool]:
         """Ask the broker to stop or resume deliveries. Fires with its answer, a bool.

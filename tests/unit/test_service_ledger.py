@@ -325,3 +325,26 @@ def test_what_it_is_stays_what_it_was(session: Session) -> None:
     assert copy == message._replace(channel=None)
     with pytest.raises(TypeError, match="returned"):
         message._replace(method=spec.Basic.Return(312, "NO_ROUTE", "", "")).ack()
+
+
+def test_recovered_messages_come_under_other_tags(session: Session) -> None:
+    channel = session.channel()
+    channel.ack_batching = True
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"1", b"2", b"3")
+    first, second, third = take(queue, 3)
+    second.ack()
+    recovering = watch(channel.basic_recover(requeue=True))
+    assert session.peer.expect(spec.Basic.Ack).method.delivery_tag == 2
+    session.peer.expect(spec.Basic.Recover)
+    session.peer.send(channel, spec.Basic.RecoverOk())
+    recovering.result()
+    for message in (first, third):
+        with pytest.raises(AlreadySettled):
+            message.ack()
+    session.peer.deliver(channel, "t", b"1", b"3", first=4)
+    for message in take(queue, 2):
+        message.ack()
+    session.turn()
+    acked = session.peer.expect(spec.Basic.Ack).method
+    assert (acked.delivery_tag, acked.multiple) == (5, True)
