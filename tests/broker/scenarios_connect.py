@@ -101,10 +101,12 @@ class Silent(Factory):
 
     def __init__(self) -> None:
         self.accepted: list[Protocol] = []
+        self.received: list[bytes] = []
         self.lost = 0
 
     def buildProtocol(self, addr: Any) -> Protocol:
         protocol = Protocol()
+        protocol.dataReceived = self.received.append  # type: ignore[method-assign]
         protocol.connectionLost = self.on_lost  # type: ignore[method-assign, assignment]
         self.accepted.append(protocol)
         return protocol
@@ -221,11 +223,8 @@ async def connect_with_a_client_certificate(env: Env) -> None:
         }
         url = tls_url(env, **files).replace(f":{env.broker.tls_port}", f":{number}")
         connecting = pika_twisted.connect(url, reactor=env.reactor)
-        received = []
-        await env.until(lambda: server.accepted, "accepted")
-        server.accepted[0].dataReceived = received.append  # type: ignore[method-assign]
-        await env.until(lambda: received, "the AMQP header through verified TLS")
-        equal(received[0], b"AMQP\0\0\x09\x01", "the AMQP header")
+        await env.until(lambda: server.received, "the AMQP header through verified TLS")
+        equal(server.received[0], b"AMQP\0\0\x09\x01", "the AMQP header")
         connecting.cancel()
         await env.failure(connecting)
         del files["certfile"], files["keyfile"]
