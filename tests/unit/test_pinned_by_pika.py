@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def twisted_log() -> Iterator[TwistedLog]:
     with TwistedLog() as log:
         yield log
-    log.assert_empty()
+        log.assert_empty()
 
 
 @pytest.fixture
