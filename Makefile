@@ -71,7 +71,7 @@ check: venv .venv/.group-check  ## lint, formatting, spelling, types, the stubs
 	$(RUN) -m ruff check . $(ARGS)
 	$(RUN) -m ruff format --check .
 	.venv/bin/codespell
-	.venv/bin/cython-lint $(wildcard *.pyx pika_twisted/*.pyx)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/cython-lint $(wildcard *.pyx pika_twisted/*.pyx)
 	@mkdir -p build/check
 	$(foreach source,$(wildcard *.pyx pika_twisted/*.pyx),\
 		.venv/bin/cython -Werror -o build/check/$(notdir $(source)).c $(source) &&) true
