@@ -77,7 +77,7 @@ check: venv .venv/.group-check  ## lint, formatting, spelling, types, the stubs
 		.venv/bin/cython -Werror -o build/check/$(notdir $(source)).c $(source) &&) true
 	$(RUN) -m mypy
 	.venv/bin/pyright --pythonpath $(RUN)
-	$(RUN) -m mypy.stubtest --allowlist tests/typing/stubtest.allow pika_twisted._frame pika_twisted._ready
+	$(RUN) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.allow pika_twisted._frame pika_twisted._ready
 
 docs: venv .venv/.group-docs  ## the documentation, into build/docs
 	$(RUN) -m sphinx -W --keep-going -q -b html docs build/docs
