@@ -35,6 +35,7 @@ CONSUME = [
     ("many", "each"),
     ("fields", "each"),
 ]
+PUBLISHERS = tuple(name for name in CLIENTS if name != "bare")
 ALL_CLIENTS_IN = {("await", "auto"), ("await", "each")}
 BODIES = {65_536: 2_000, 1_048_576: 200, 16_777_216: 12}
 PUBLISHES = [
@@ -136,15 +137,14 @@ def publish(options: Namespace) -> list[Row]:
             properties=properties,
             confirm=confirm,
         )
-        rows.append(make_row(key, f"publish: {title}", spec, CLIENTS, options))
+        rows.append(make_row(key, f"publish: {title}", spec, PUBLISHERS, options))
     return rows
 
 
 def ack(options: Namespace) -> list[Row]:
     """The call of basic_ack alone."""
     spec = Spec(client="", case="ack", messages=100_000, size=options.size)
-    clients = [name for name in CLIENTS if name != "bare"]
-    return [make_row("ack", "basic_ack, one by one", spec, clients, options)]
+    return [make_row("ack", "basic_ack, one by one", spec, PUBLISHERS, options)]
 
 
 def bodies(options: Namespace) -> list[Row]:
