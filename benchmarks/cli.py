@@ -120,7 +120,7 @@ def codec(options: argparse.Namespace) -> None:
     if options.callgrind:
         callgrind.run()
         return
-    arguments = ["--fast"] if options.repeats < 10 else []
+    arguments = ["--quiet", *(["--fast"] if options.repeats < 10 else [])]
     if options.json:
         arguments += ["-o", options.json]
     micro.run(arguments)
