@@ -170,6 +170,8 @@ def run(program: Program, broker: Broker, folder: Path) -> str:
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             "PYTHONUNBUFFERED": "1",
         },
+        # As a terminal starts it: where the tests run in a shell's background SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     timer = threading.Timer(TIME_LIMIT, process.kill)
     timer.start()
