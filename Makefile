@@ -57,7 +57,11 @@ test-long: venv broker  ## the scenarios that take long, in full
 test-asan: venv  ## the unit suite under AddressSanitizer and UBSan (gcc)
 	.github/scripts/asan.sh $(ARGS)
 
-bench: venv  ## every benchmark, beside the other clients (URL=amqp://... for a broker)
+.venv/.bench: .venv/.installed pyproject.toml
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	@touch $@
+
+bench: venv .venv/.bench  ## every benchmark, beside the other clients (URL=amqp://... for a broker)
 	@.ci/setup rabbitmq-c
 	$(RUN) -m benchmarks $(if $(URL),--url "$(URL)") $(ARGS)
 
