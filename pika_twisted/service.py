@@ -279,7 +279,7 @@ class RecoveringService(Events, ClientService):
 
     async def _stop(self) -> None:
         deadline = self.reactor.seconds() + self.drain_timeout
-        await defer.DeferredList([each.stop(self.drain_timeout) for each in self._handlings])
+        await defer.DeferredList([each.stop(self.drain_timeout) for each in list(self._handlings)])
         if self.connection is not None:
             for publisher in self._publishers:
                 left = max(0.0, deadline - self.reactor.seconds())

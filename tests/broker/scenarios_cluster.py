@@ -20,8 +20,8 @@ LONG = os.environ.get("PIKA_TWISTED_TEST_LONG") == "1"
 TURNS = 4 if LONG else 1
 
 
-def create_cluster() -> tuple[Node, Node]:
-    """Two nodes, each of which has a copy of every queue."""
+def create_cluster(vhost: str) -> tuple[Node, Node]:
+    """Two nodes, each of which has a copy of every queue of a virtual host."""
     first = create_node()
     try:
         second = Node.create(cluster_with=first)
@@ -30,7 +30,7 @@ def create_cluster() -> tuple[Node, Node]:
         second.ctl("join_cluster", first.state.name)
         second.ctl("start_app", timeout=120)
         policy = json.dumps({"ha-mode": "all", "ha-sync-mode": "automatic"})
-        first.ctl("set_policy", "everywhere", "^failover", policy)
+        first.ctl("set_policy", "-p", vhost, "everywhere", "^failover", policy)
     except BaseException:
         first.remove()
         raise
@@ -43,7 +43,7 @@ async def service_fails_over_to_the_other_node(env: Env) -> None:
     if "EPoll" not in type(env.reactor).__name__ and not LONG:
         raise NotHere("half a minute on one reactor; make test-long has it on all")
     logging.getLogger("pika_twisted").setLevel(logging.CRITICAL)
-    nodes: list[Node] = list(await env.thread(create_cluster))
+    nodes: list[Node] = list(await env.thread(create_cluster, env.broker.vhost))
     parameters = [
         env.parameters(host="127.0.0.1", port=node.state.port, stack_timeout=5, heartbeat=5)
         for node in nodes
