@@ -163,10 +163,11 @@ class Control:
         self.evaluate(self._for_connection(name, "exit(P, kill)"))
 
     def _for_connection(self, name: str, action: str) -> str:
-        # catch: a connection may end between being listed and being asked.
+        # A connection may end between being listed and being asked (catch), or be in the middle of
+        # its handshake (its properties are no list yet).
         return (
             f"[] =/= [{action} || P <- rabbit_networking:connections(), "
-            "[{client_properties, Properties}] <- "
+            "[{client_properties, [_ | _] = Properties}] <- "
             "[(catch rabbit_networking:connection_info(P, [client_properties]))], "
             f'{{<<"connection_name">>, _, <<"{name}">>}} <- Properties] '
             'orelse error("no such connection")'
