@@ -24,6 +24,9 @@ SERVICE_USER = "rabbitmq"
 STATE_FILE = "node.json"
 
 
+FOUND_WITHIN = 5.0
+
+
 class NodeError(Exception):
     """The node would not start, stop or obey; the text holds what it said."""
 
@@ -156,11 +159,23 @@ class Control:
     def close_connection(self, name: str, reason: str) -> None:
         """Connection.Close 320 to the connection with that connection_name."""
         closing = f'rabbit_networking:close_connection(P, "{reason}")'
-        self.evaluate(self._for_connection(name, closing))
+        self._do_to_connection(name, closing)
 
     def cut_connection(self, name: str) -> None:
         """Kill the broker's end of it: TCP closes, no AMQP is said."""
-        self.evaluate(self._for_connection(name, "exit(P, kill)"))
+        self._do_to_connection(name, "exit(P, kill)")
+
+    def _do_to_connection(self, name: str, action: str) -> None:
+        # A connection that is busy may not say its name when asked; one that comes back takes time.
+        deadline = time.monotonic() + FOUND_WITHIN
+        while True:
+            try:
+                self.evaluate(self._for_connection(name, action))
+                return
+            except NodeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def _for_connection(self, name: str, action: str) -> str:
         # A connection may end between being listed and being asked (catch), or be in the middle of
