@@ -117,3 +117,10 @@ def pool(broker: Broker, request: pytest.FixtureRequest) -> Iterator[Pool]:
     pool.start()
     yield pool
     pool.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scenarios_begin_at_once(request: pytest.FixtureRequest) -> None:
+    """Let the runners work in the background of the tests before them."""
+    if any("scenario" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("pool")

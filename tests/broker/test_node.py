@@ -16,9 +16,6 @@ from tests.broker.guardian import marked_processes
 from tests.broker.node import create_node
 from tests.broker.pool import ROOT
 
-# Asking for the pool lets the scenarios begin in the background meanwhile.
-pytestmark = pytest.mark.usefixtures("pool")
-
 
 def is_listening(port: int) -> bool:
     with socket.socket() as probe:
