@@ -3,11 +3,13 @@
 #   make PYTHON=python3.12 test      another interpreter (.venv is made anew with it)
 #   make AMQP_URL=amqp://... test    a broker that is running already, instead of a private node
 #   make URL=amqp://... demo bench   the same against a real broker
+#   make SECONDS=3600 soak           for so long
 #   make ARGS="-k cancel" test       more arguments for pytest (or benchmarks, or ruff)
 
 PYTHON ?=
 ARGS ?=
 URL ?=
+SECONDS ?= 600
 export PYTHON AMQP_URL
 
 RUN := .venv/bin/python
@@ -17,12 +19,12 @@ BROKER = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*.pyx pika_twisted/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test test-unit test-broker test-long test-asan bench check docs wheel clean broker always
+.PHONY: help venv build demo test test-unit test-broker test-long test-asan soak bench check docs wheel clean broker always
 
 help:  ## show this
 	@echo "pika-twisted: RabbitMQ for Twisted, with a compiled codec. Targets:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@sed -n '3,6s/^# /  /p' Makefile
+	@sed -n '3,7s/^# /  /p' Makefile
 
 venv: .venv/.installed  ## create .venv, build the package and install it with its test tools
 
@@ -56,6 +58,9 @@ test-long: venv broker  ## the scenarios that take long, in full
 
 test-asan: venv  ## the unit suite under AddressSanitizer and UBSan (gcc)
 	.github/scripts/asan.sh $(ARGS)
+
+soak: venv broker  ## load for ten minutes with connections cut; memory and counts (ARGS="--rate 200")
+	$(RUN) -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 .venv/.bench: .venv/.installed pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[bench]"

@@ -27,7 +27,7 @@ class NotHere(Exception):
     """This broker can't do what the scenario is about; it counts as skipped, with the reason."""
 
 
-class _OneShot(protocol.Factory):
+class OneShot(protocol.Factory):
     """Hands one ready-made protocol to the endpoint."""
 
     noisy = False
@@ -169,7 +169,7 @@ class Env:
         options = options if options and self.is_ours else {}
         connection = protocol_class(self.parameters(**parameters), self.reactor, **options)
         self.connections.append(connection)
-        await self.endpoint(tls=tls, port=port).connect(_OneShot(connection))
+        await self.endpoint(tls=tls, port=port).connect(OneShot(connection))
         return connection
 
     async def connect(self, **arguments: Any) -> Any:

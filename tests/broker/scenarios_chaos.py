@@ -13,12 +13,12 @@ import resource
 from typing import Any
 
 from pika import BasicProperties
-from twisted.internet import defer, endpoints, protocol
+from twisted.internet import defer
 
 from pika_twisted.service import RecoveringService
 from tests.broker.env import Env, NotHere, check, equal
 from tests.broker.node import Node, create_node
-from tests.broker.proxy import Link, Proxy
+from tests.broker.proxy import QuietProxy
 from tests.broker.registry import scenario
 
 LONG = os.environ.get("PIKA_TWISTED_TEST_LONG") == "1"
@@ -27,27 +27,6 @@ SHORT = 60.0  # in a long run on the other reactors
 IN_FLIGHT = 200
 PUBLISHES = 400  # a second, at most
 QUEUES = 3
-
-
-class QuietLink(Link):
-    """A link that keeps nothing of what passes."""
-
-    def side_received(self, side: Any, data: bytes) -> None:
-        target = self.other(side)
-        self.waiting[target.name].extend(data)
-        self.flush(target)
-
-
-class QuietProxy(Proxy):
-    """A proxy that can run for hours."""
-
-    def _build(self, address: object) -> protocol.Protocol:
-        link = QuietLink(self)
-        self.links = [each for each in self.links if each.open] + [link]
-        target = endpoints.TCP4ClientEndpoint(self.reactor, self.broker.host, self.broker.port)
-        connecting = endpoints.connectProtocol(target, link.server)
-        connecting.addErrback(lambda _: link.cut())
-        return link.client
 
 
 class Chaos:

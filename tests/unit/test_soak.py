@@ -1,0 +1,151 @@
+"""The books and the memory line of the soak: what they must notice, they notice."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.soak.books import CONTENT, LARGEST, Books, draw_size
+from tests.soak.memory import Memory, Sample, resident, slope
+
+
+def publish(books: Books, *, confirmed: bool = True) -> Any:
+    """Publish one; the message that then comes."""
+    number, body, properties = books.next_message()
+    books.settle(None, number, not confirmed)
+    return SimpleNamespace(
+        body=body, properties=properties, method=SimpleNamespace(redelivered=False)
+    )
+
+
+def again(message: Any, *, redelivered: bool = True, **changes: Any) -> Any:
+    method = SimpleNamespace(redelivered=redelivered)
+    return SimpleNamespace(**{**vars(message), **changes, "method": method})
+
+
+def test_books_that_balance() -> None:
+    books = Books(10)
+    for _ in range(10):
+        books.take(publish(books))
+    assert books.full
+    assert books.problems(may_fail=False) == []
+
+
+def test_a_message_may_come_again_when_it_says_so() -> None:
+    books = Books(1)
+    message = publish(books)
+    books.take(message)
+    books.take(again(message))
+    assert (books.handled, books.again, books.redelivered) == (1, 1, 1)
+    assert books.problems(may_fail=False) == []
+
+
+def lose_one(books: Books) -> None:
+    publish(books)
+
+
+def duplicate_one(books: Books) -> None:
+    message = publish(books)
+    books.take(message)
+    books.take(message)
+
+
+def change_one(books: Books) -> None:
+    message = publish(books)
+    books.take(again(message, body=message.body + b"x"))
+
+
+def exchange_one(books: Books) -> None:
+    message = publish(books)
+    while not message.body:
+        books.take(message)
+        message = publish(books)
+    books.take(again(message, body=bytes([message.body[0] ^ 1]) + message.body[1:]))
+
+
+def invent_one(books: Books) -> None:
+    books.take(publish(Books(1)))
+    other = Books(9)
+    for _ in range(9):
+        message = publish(other)
+    books.take(message)
+
+
+def settle_twice(books: Books) -> None:
+    books.take(publish(books))
+    books.settle(None, 1, False)
+
+
+def never_settle(books: Books) -> None:
+    books.next_message()
+
+
+def fail_one(books: Books) -> None:
+    publish(books, confirmed=False)
+
+
+WRONG = {
+    "never came": lose_one,
+    "marked so": duplicate_one,
+    "another body": change_one,
+    "with another body": exchange_one,
+    "never published": invent_one,
+    "settled twice": settle_twice,
+    "never settled": never_settle,
+    "publishes failed": fail_one,
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_books_that_do_not_balance(text: str) -> None:
+    books = Books(200)
+    books.take(publish(books))
+    assert books.problems(may_fail=False) == []
+    WRONG[text](books)
+    assert text in " ".join(books.problems(may_fail=False))
+
+
+def test_a_publish_that_failed_may_have_come_or_not() -> None:
+    books = Books(3)
+    publish(books, confirmed=False)
+    books.take(publish(books, confirmed=False))
+    assert books.problems(may_fail=True) == []
+    assert "2 publishes failed" in " ".join(books.problems(may_fail=False))
+
+
+def test_nothing_handled_is_a_problem() -> None:
+    assert Books(1).problems(may_fail=False) == ["nothing was handled"]
+
+
+def test_bodies_are_of_all_sizes_and_mostly_small() -> None:
+    sizes = [draw_size() for _ in range(20_000)]
+    assert min(sizes) == 0
+    assert max(sizes) == LARGEST == len(CONTENT)
+    assert sorted(sizes)[10_000] <= 1024
+
+
+def test_the_line_through_points() -> None:
+    assert slope([]) == slope([(1.0, 5.0)]) == 0
+    assert slope([(x, 3 * x + 7) for x in range(10)]) == pytest.approx(3)
+    noisy = [(x, 3 * x + (-1) ** x * 50) for x in range(1000)]
+    assert slope(noisy) == pytest.approx(3, abs=0.01)
+
+
+def test_memory_leaves_the_warm_up_out() -> None:
+    memory = Memory(warm_up=1.0)
+    memory.samples = [
+        Sample(0.1 * n, 10_000_000 if n < 10 else 2_000_000 * n, n) for n in range(20)
+    ]
+    assert memory.megabytes_an_hour() == pytest.approx(20)
+    assert memory.blocks_an_hour() == pytest.approx(10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_seen_to_grow() -> None:
+    before = resident()
+    held = bytearray(b"x") * (64 << 20)
+    assert resident() - before > 60 << 20
+    del held
