@@ -14,7 +14,8 @@ export PYTHON AMQP_URL
 
 RUN := .venv/bin/python
 # The unit tests use every core. The scenarios share theirs with the broker, two at a time.
-UNIT = $(RUN) -m pytest -n auto --dist worksteal tests/unit tests/defects
+# tests/unit and tests/defects need nothing but what is installed; tests/benchmarks the checkout.
+UNIT = $(RUN) -m pytest -n auto --dist worksteal tests/unit tests/defects tests/benchmarks
 BROKER = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*.pyx pika_twisted/*.pxd)
 

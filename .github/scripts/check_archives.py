@@ -12,7 +12,12 @@ import zipfile
 from pathlib import Path
 
 MODULES = ("_frame", "_ready")
-WHEEL_NEEDS = ("pika_twisted/__init__.py", "pika_twisted/py.typed", "pika_twisted/_frame.pyi")
+WHEEL_NEEDS = (
+    "pika_twisted/__init__.py",
+    "pika_twisted/_frame.pyi",
+    "pika_twisted/_ready.pyi",
+    "pika_twisted/py.typed",
+)
 # Sources of the compiled modules, what is generated from them, what only a checkout is for.
 WHEEL_FORBIDS = re.compile(
     r"\.(pyx|pxd|c|h|cpp|o|html|pyc)$|(^|/)(tests|benchmarks|docs|examples)/"
@@ -37,6 +42,7 @@ def check_wheel(path: Path) -> list[str]:
         names = archive.namelist()
         metadata_name = next(name for name in names if name.endswith(".dist-info/METADATA"))
         metadata = archive.read(metadata_name).decode()
+        modules = {name: archive.read(name) for name in names if name.endswith(".so")}
     problems = [f"{name} is missing" for name in WHEEL_NEEDS if name not in names]
     problems += [f"{name} does not belong in" for name in names if WHEEL_FORBIDS.search(name)]
     if not path.name.endswith("-none-any.whl"):
@@ -46,7 +52,14 @@ def check_wheel(path: Path) -> list[str]:
             ]
             if len(compiled) != 1:
                 problems.append(f"compiled pika_twisted.{module}: {compiled or 'none'}")
-    if path.name.endswith("-linux_x86_64.whl"):
+    if "linux" in path.name:  # ELF names its sections in plain text
+        problems += [
+            f"{name} is not stripped: it has {section.decode()}"
+            for name, data in modules.items()
+            for section in (b".debug_info", b".symtab")
+            if section in data
+        ]
+    if re.search(r"-linux_\w+\.whl$", path.name):
         problems.append("is not repaired to a manylinux or musllinux tag")
     if not any("licenses/LICENSE" in name for name in names):
         problems.append("has no licence in it")
