@@ -39,8 +39,9 @@ class Events:
 
     def tell(self, event: str, *values: Any) -> None:
         """Something happened: to the log and to whoever wants to know."""
-        self._log.info(
-            "{service!r}: {event} {values}", service=self, event=event, values=values or ""
-        )
+        # As text: a log that keeps its events (Twisted's own, before logging has begun: 65,536 of
+        # them) would keep every connection there ever was.
+        text = ", ".join(map(repr, values))
+        self._log.info("{service}: {event} {values}", service=repr(self), event=event, values=text)
         for callback in list(self._callbacks[event]):
             callback(*values)

@@ -59,6 +59,8 @@ class Soak:
     """One run."""
 
     def __init__(self, reactor: Any, broker: Any, arguments: argparse.Namespace) -> None:
+        from twisted.logger import globalLogBeginner
+
         import pika_twisted
         from tests.broker.env import Env
         from tests.soak.cutter import Cutter
@@ -68,6 +70,8 @@ class Soak:
         self.broker = broker
         self.arguments = arguments
         self.env = Env(reactor, broker, pika_twisted)
+        # As in a program that logs: before it has begun Twisted keeps the last 65,536 events.
+        globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)
         self.watch = Watch()
         logging.getLogger("pika_twisted").addHandler(Hiccups(self.watch.seen))
         logging.getLogger("pika_twisted").propagate = False
@@ -76,7 +80,7 @@ class Soak:
         self.loads: list[Any] = []
         self.cuts = 0
         self.errors: list[str] = []
-        self.problems: list[str] = []
+        self.problems: list[str] = ["stopped before its end"]
         self.began = time.monotonic()
 
     async def run(self) -> None:
@@ -101,6 +105,7 @@ class Soak:
                 f"{load.name}: {text}" for text in load.books.problems(may_fail=load.may_fail)
             ]
             await self._check_broker(load)
+        self.problems.remove("stopped before its end")
 
     async def _go_on(self) -> None:
         next_cut, next_sample = self.arguments.cut, 0.0

@@ -95,6 +95,10 @@ class Load:
         """Another channel."""
         raise NotImplementedError
 
+    def close_channel(self, channel: Any) -> None:
+        """Be done with a channel, which the broker may have closed."""
+        raise NotImplementedError
+
     def can_publish(self) -> bool:
         """Whether there is a connection, or one is waited for."""
         return True
@@ -144,8 +148,7 @@ class Load:
             await channel.basic_get(queue, auto_ack=True)
             await channel.queue_delete(queue)
         finally:
-            if channel.is_open:
-                channel.close()
+            self.close_channel(channel)
 
     async def _be_refused(self, channel: Any) -> None:
         try:
@@ -216,6 +219,9 @@ class ServiceLoad(Load):
     async def open_channel(self) -> Any:
         return self.service.channel()
 
+    def close_channel(self, channel: Any) -> None:
+        channel.close()  # also one that the broker has closed: it would be opened again
+
 
 class DropInLoad(Load):
     """The classes of pika's adapter, used as code written for it does; reconnects by hand."""
@@ -277,3 +283,7 @@ class DropInLoad(Load):
 
     async def open_channel(self) -> Any:
         return await self._connection.channel()
+
+    def close_channel(self, channel: Any) -> None:
+        if channel.is_open:
+            channel.close()

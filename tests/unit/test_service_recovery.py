@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,10 @@ import pika
 import pytest
 from pika import exceptions, spec
 from twisted.internet import defer, error, interfaces, task
+from twisted.logger import eventAsText, globalLogPublisher
 from zope.interface import implementer
 
+from pika_twisted.events import Events
 from pika_twisted.recorder import Recorder
 from pika_twisted.service import RecoveringService
 from pika_twisted.water import WaterMarks
@@ -376,3 +379,24 @@ def test_wrong_arguments(world: World) -> None:
         world.service.publisher(when_down="drop")
     with pytest.raises(TypeError):
         RecoveringService(5, reactor=world.clock)
+
+
+def test_a_log_that_keeps_events_keeps_no_connection() -> None:
+    """Twisted's own does until logging has begun: each lost connection stayed in memory."""
+    kept: list[Any] = []
+    globalLogPublisher.addObserver(kept.append)
+    try:
+        told = Events()
+        value = Declared()
+        seen: list[Any] = []
+        told.add_callback("connected", seen.append)
+        told.tell("connected", value)
+        assert seen == [value]
+        text = repr(value)
+        gone = weakref.ref(value)
+        del value
+        seen.clear()
+        assert gone() is None
+        assert text in eventAsText(kept[-1])
+    finally:
+        globalLogPublisher.removeObserver(kept.append)
