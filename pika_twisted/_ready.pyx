@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 """Deferreds that are built when somebody looks.
 
 Most Deferreds of a consumer or publisher are awaited, and nothing else. A stock one costs 0.4 us to

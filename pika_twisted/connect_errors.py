@@ -19,6 +19,21 @@ __all__ = [
     "explain",
 ]
 
+#: What to look at next. For people, as the rest of the text.
+_REFUSED_HINT = (
+    ". Nothing listens there: is the broker running, and is this its AMQP port (5672 unless "
+    "configured otherwise, 5671 with TLS)?"
+)
+_NOT_FOUND_HINT = ". Is the name spelled right, and known to the DNS that this machine asks?"
+_NO_WAY_HINT = ". Does a firewall drop it, or is the address another machine's?"
+_HANDSHAKE_HINT = ". Is it an AMQP port, and TLS on both sides or on none?"
+#: OpenSSL's words for "this is no TLS at all".
+_NO_TLS = ("wrong version number", "record layer failure", "packet length too long")
+_NO_TLS_HINT = ". The port does not speak TLS: brokers have it on another one, mostly 5671"
+_NOT_TRUSTED_HINT = (
+    ". If the broker's authority is your own: "
+    "connect(tls=twisted.internet.ssl.optionsForClientTLS(host, trustRoot=authority))"
+)
 #: OpenSSL's words for "your certificate is missing, or not to my liking".
 _ABOUT_OUR_CERTIFICATE = ("certificate required", "bad certificate", "handshake failure")
 _CERTIFICATE_HINT = (
@@ -75,12 +90,15 @@ def explain(why: BaseException, where: str, stage: str, timeout: float | None) -
     if isinstance(why, pika_exceptions.AMQPError):
         return why
     if isinstance(why, error.ConnectionRefusedError):
-        return _built(ConnectionRefused, f"{where}: connection refused", why)
+        return _built(ConnectionRefused, f"{where}: connection refused{_REFUSED_HINT}", why)
     if isinstance(why, error.DNSLookupError):
-        return _built(HostNotFound, f"{where}: no address found for this host: {why}", why)
+        text = str(why).rstrip(".")
+        text = f"{where}: no address found for this host: {text}{_NOT_FOUND_HINT}"
+        return _built(HostNotFound, text, why)
     if isinstance(why, error.TimeoutError) or type(why).__name__ == "TimeoutError":
         limit = "" if timeout is None else f" within {timeout:g} s"
-        return _built(ConnectionTimedOut, f"{where}: {stage} did not finish{limit}", why)
+        hint = _NO_WAY_HINT if "TCP" in stage else _HANDSHAKE_HINT
+        return _built(ConnectionTimedOut, f"{where}: {stage} did not finish{limit}{hint}", why)
     return _built(ConnectFailed, f"{where}: {stage} failed: {why}", why)
 
 
@@ -102,4 +120,8 @@ def _tls_text(why: BaseException) -> str:
     text = text or str(why) or repr(why)
     if any(words in text for words in _ABOUT_OUR_CERTIFICATE):
         text += _CERTIFICATE_HINT
+    elif any(words in text for words in _NO_TLS):
+        text += _NO_TLS_HINT
+    elif "certificate verify failed" in text:
+        text += _NOT_TRUSTED_HINT
     return text

@@ -275,6 +275,8 @@ def consume(
     :returns: a Deferred that fires with a `Handling` once the broker has agreed. It fails with a
         ChannelClosed when it refuses, with ValueError for arguments that make no sense.
     """
+    if not callable(handler):
+        return defer.fail(TypeError(f"a handler is called with each message; {handler!r} can't be"))
     if prefetch_count is None:
         prefetch_count = max(2 * concurrency, 20)
     if concurrency < 1 or prefetch_count < concurrency:

@@ -45,7 +45,7 @@ def places(target: Any, parameters: Parameters | None, tls: Any, reactor: Any) -
         return [_from_parameters(target, tls, reactor)]
     if interfaces.IStreamClientEndpoint.providedBy(target):
         return [_from_endpoint(target, parameters or pika.ConnectionParameters(), tls)]
-    if isinstance(target, Iterable):
+    if isinstance(target, Iterable) and not isinstance(target, bytes):
         found = [place for each in target for place in places(each, parameters, tls, reactor)]
         if not found:
             raise ValueError("the list of brokers is empty")
@@ -60,7 +60,8 @@ def _from_url(url: str, tls: Any, reactor: Any) -> Place:
     parts = urlsplit(url)
     if parts.scheme not in ("amqp", "amqps", "http", "https"):  # pika takes all four
         raise ValueError(
-            f"an AMQP URL looks like amqps://user:password@host/vhost, not {parts.scheme}://..."
+            "an AMQP URL begins with amqp:// or amqps://, as amqps://user:password@host/vhost does"
+            + (f", not with {parts.scheme}:" if parts.scheme else "")
         )
     query = parse_qsl(parts.query, keep_blank_values=True)
     written = [value for name, value in query if name == "ssl_options"]

@@ -11,6 +11,7 @@ from pika import frame, spec
 from twisted.internet import defer, protocol
 from twisted.python.failure import Failure
 
+from ._arguments import check_parameters, check_seconds, check_whole
 from ._containers import OrderedSet
 from ._layers import innermost
 from ._reasons import as_exception, fresh_exception
@@ -60,6 +61,14 @@ class TwistedProtocolConnection(protocol.Protocol):
         close_timeout: float = 10.0,
         water_marks: WaterMarks | None = None,
     ) -> None:
+        check_parameters(parameters)
+        check_seconds(handshake_timeout=handshake_timeout, close_timeout=close_timeout)
+        check_whole(
+            buffer_size=buffer_size,
+            max_message_size=max_message_size,
+            max_header_size=max_header_size,
+            max_nesting=max_nesting,
+        )
         self.ready: defer.Deferred[Any] | None = defer.Deferred(self._on_ready_cancelled)
         self.ready.addCallback(lambda _: self.connectionReady())
         self.ready.addBoth(self._on_ready_settled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,14 @@ def test_the_metadata_say_the_same() -> None:
     for package, oldest in _requirements.OLDEST.items():
         short = oldest.removesuffix(".0")
         assert f"{package}>={short}" in text.replace("[tls]", "")
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="for free-threaded Python"
+)
+def test_importing_leaves_the_interpreter_without_its_lock() -> None:
+    """CPython takes the lock again for a module that does not declare that it needs none."""
+    # It says so on stderr, too.
+    assert (
+        importing("import atexit; atexit.register(lambda: sys._is_gil_enabled() and 1 / 0)") == ""
+    )

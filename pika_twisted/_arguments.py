@@ -1,0 +1,35 @@
+"""Arguments looked at before anything begins: the error names the one, and says what is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def check_parameters(parameters: Any) -> None:
+    """TypeError for a URL where pika's parameters belong."""
+    if isinstance(parameters, (str, bytes)):
+        # Not the value: there may be a password in it.
+        raise TypeError(
+            "parameters are pika.ConnectionParameters(...), or of a URL pika.URLParameters(url), "
+            f"not {type(parameters).__name__}; pika_twisted.connect(url) takes the URL itself"
+        )
+
+
+def check_whole(**limits: Any) -> None:
+    """TypeError or ValueError for a limit that is no whole number between 0 and 2**63 - 1."""
+    for name, value in limits.items():
+        if not isinstance(value, int):
+            raise TypeError(f"{name} is a whole number, not {value!r}")
+        if not 0 <= value < 1 << 63:
+            raise ValueError(f"{name} is between 0 and 2**63 - 1, not {value}")
+
+
+def check_seconds(**limits: Any) -> None:
+    """TypeError or ValueError for a time limit that is no number, or below 0. None may be one."""
+    for name, value in limits.items():
+        if value is None:
+            continue
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"{name} is a number of seconds, not {value!r}")
+        if not value >= 0:
+            raise ValueError(f"{name} is not below 0 s, as {value} is")
