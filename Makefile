@@ -3,7 +3,7 @@
 #   make PYTHON=python3.12 test      another interpreter (.venv is made anew with it)
 #   make AMQP_URL=amqp://... test    a broker that is running already, instead of a private node
 #   make URL=amqp://... demo bench   the same against a real broker
-#   make SECONDS=3600 soak           for so long
+#   make SECONDS=3600 soak fuzz      for so long
 #   make ARGS="-k cancel" test       more arguments for pytest (or benchmarks, or ruff)
 
 PYTHON ?=
@@ -20,7 +20,8 @@ BROKER = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*.pyx pika_twisted/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test test-unit test-broker test-long test-asan soak bench check docs wheel clean broker always
+.PHONY: help venv build demo test test-unit test-broker test-long test-asan fuzz soak bench check docs \
+	wheel clean broker always
 
 help:  ## show this
 	@echo "pika-twisted: RabbitMQ for Twisted, with a compiled codec. Targets:"
@@ -59,6 +60,10 @@ test-long: venv broker  ## the scenarios that take long, in full
 
 test-asan: venv  ## the unit suite under AddressSanitizer and UBSan (gcc)
 	.github/scripts/asan.sh $(ARGS)
+
+fuzz: venv  ## libFuzzer under ASan, UBSan and LSan, every core, ten minutes (ARGS="--target stream")
+	@.ci/setup fuzz
+	$(RUN) -m tests.fuzz run --seconds $(SECONDS) $(ARGS)
 
 soak: venv broker  ## load for ten minutes with connections cut; memory and counts (ARGS="--rate 200")
 	$(RUN) -m tests.soak --seconds $(SECONDS) $(ARGS)
