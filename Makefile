@@ -43,7 +43,7 @@ broker:
 demo: venv  ## consume half a million messages, beside pika's adapter (URL=amqp://... for a broker)
 	$(RUN) -m benchmarks demo $(if $(URL),--url "$(URL)") $(ARGS)
 
-test: venv broker  ## the whole suite, with a private RabbitMQ node (10 minutes at most)
+test: venv broker .venv/.group-broker  ## the whole suite, with a private RabbitMQ node (10 minutes at most)
 	@unit=0; broker=0; \
 	$(UNIT) $(ARGS) || unit=$$?; \
 	$(BROKER) $(ARGS) || broker=$$?; \
@@ -52,10 +52,10 @@ test: venv broker  ## the whole suite, with a private RabbitMQ node (10 minutes 
 test-unit: venv  ## only what needs no broker
 	$(UNIT) $(ARGS)
 
-test-broker: venv broker  ## only what talks to a real RabbitMQ
+test-broker: venv broker .venv/.group-broker  ## only what talks to a real RabbitMQ
 	$(BROKER) $(ARGS)
 
-test-long: venv broker  ## the scenarios that take long, in full
+test-long: venv broker .venv/.group-broker  ## the scenarios that take long, in full
 	PIKA_TWISTED_TEST_LONG=1 $(BROKER) $(ARGS)
 
 test-asan: venv  ## the unit suite under AddressSanitizer and UBSan (gcc)
