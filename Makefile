@@ -20,8 +20,8 @@ BROKER = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*.pyx pika_twisted/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test test-unit test-broker test-long test-asan fuzz soak bench check docs \
-	wheel clean broker always
+.PHONY: help venv build demo test test-unit test-broker test-long test-asan coverage fuzz soak bench check \
+	docs wheel clean broker always
 
 help:  ## show this
 	@echo "pika-twisted: RabbitMQ for Twisted, with a compiled codec. Targets:"
@@ -60,6 +60,9 @@ test-long: venv broker .venv/.group-broker  ## the scenarios that take long, in 
 
 test-asan: venv  ## the unit suite under AddressSanitizer and UBSan (gcc)
 	.github/scripts/asan.sh $(ARGS)
+
+coverage: venv .venv/.group-coverage  ## which lines of Python and Cython the unit suite runs (Python 3.10, 3.11)
+	.github/scripts/coverage.sh $(ARGS)
 
 fuzz: venv  ## libFuzzer under ASan, UBSan and LSan, every core, ten minutes (ARGS="--target stream")
 	@.ci/setup fuzz

@@ -80,7 +80,6 @@ def run(chosen: list[str], seconds: int, workers: int) -> int:
     """All workers busy for all of the time, each target with its share of it."""
     rounds = max(1, -(-len(chosen) // workers))
     count = rounds * workers
-    # The slowest, and the one with most to find, comes first and gets what is left over.
     names = [chosen[number % len(chosen)] for number in range(count)]
     share = max(1, seconds // rounds)
     jobs: list[Job] = []

@@ -66,7 +66,7 @@ def _streams() -> Iterator[bytes]:
 
 def _stream() -> Iterator[bytes]:
     for octets in _streams():
-        for flags in (0, 1, 5, 0x21, 0x31):
+        for flags in (0, 1, 5, 0x21, 0x31, 0x41, 0x81):
             yield bytes([flags, 3, 7, 20, 9]) + octets
         yield bytes([2, 0]) + octets
 

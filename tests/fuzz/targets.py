@@ -49,12 +49,14 @@ class Case(NamedTuple):
     limits: dict[str, int]
     burst: int
     check: int
+    piled_up: bool  # nothing is taken out before everything is in
+    calls: bytes  # what to do between the chunks
     chunks: list[bytes]
     stream: bytes
 
 
 def case(octets: bytes) -> Case:
-    """Flags, number of cuts, that many distances between cuts, and the stream itself."""
+    """Flags, number of cuts, that many distances between cuts (or calls), the stream itself."""
     flags, count = octets[0], octets[1] & 15
     sizes, stream = octets[2 : 2 + count], octets[2 + count :]
     limits = {"max_message_size": 1 << 20, "max_nesting": 100}
@@ -62,41 +64,73 @@ def case(octets: bytes) -> Case:
         limits = {"max_message_size": 64, "max_nesting": 2, "frame_max": 128}
         limits["max_header_size"] = 256
     cuts = [0, *itertools.accumulate(max(size, 1) for size in sizes), len(stream)]
-    chunks = [stream[begin:end] for begin, end in itertools.pairwise(cuts)]
-    return Case(bool(flags & 1), limits, flags >> 2 & 3, flags >> 4 & 3, chunks, stream)
+    return Case(
+        direct=bool(flags & 1),
+        limits=limits,
+        burst=flags >> 2 & 3,
+        check=flags >> 4 & 3,
+        piled_up=bool(flags & 64),
+        calls=sizes if flags & 128 else b"",
+        chunks=[stream[begin:end] for begin, end in itertools.pairwise(cuts)],
+        stream=stream,
+    )
 
 
 class Listener:
     """A decoder and all that came out of it."""
 
     def __init__(self, codec: Any, case: Case) -> None:
+        self.codec = codec
         self.decoder = codec.FrameDecoder(Message, **case.limits)
         self.decoder.burst = case.burst
         self.frame_max = max(case.limits.get("frame_max", 131072), self.decoder.max_header_size)
-        self.backlogs = {}
+        self.backlogs: dict[tuple[int, bytes], Any] = {}
         self.frames: list[Any] = []
         self.error: tuple[int, str] | None = None
         if case.direct:
             for number, tag in SUBSCRIBED:
-                self.backlogs[number, tag] = backlog = codec.Backlog()
-                self.decoder.subscribe(number, tag, backlog, None, (number, tag))
+                self.subscribe(number, tag)
 
-    def hear(self, chunks: list[bytes]) -> None:
-        decoder = self.decoder
-        for chunk in chunks:
-            decoder.feed(exact(chunk))
-            try:
-                while True:
-                    item = decoder.next_frame()
-                    if item is not None:
-                        self.frames.append(item)
-                    elif not decoder.more:
-                        break
-            except exceptions.ProtocolSyntaxError as error:
-                self.error = (error.reply_code, error.reply_text)
-                assert_stays_failed(decoder, self.error)
+    def subscribe(self, number: int, tag: bytes) -> None:
+        self.backlogs[number, tag] = backlog = self.codec.Backlog()
+        self.decoder.subscribe(number, tag, backlog, None, (number, tag))
+
+    def hear(self, chunks: list[bytes], calls: bytes = b"", piled_up: bool = False) -> None:
+        for chunk, call in itertools.zip_longest(chunks, calls):
+            if call is not None:
+                self.call(call)
+            self.decoder.feed(exact(chunk))
+            if not piled_up and not self.drain():
                 return
-            assert decoder.buffered <= self.frame_max, decoder.buffered
+        self.drain()
+
+    def drain(self) -> bool:
+        decoder = self.decoder
+        try:
+            while True:
+                item = decoder.next_frame()
+                if item is not None:
+                    self.frames.append(item)
+                elif not decoder.more:
+                    break
+        except exceptions.ProtocolSyntaxError as error:
+            self.error = (error.reply_code, error.reply_text)
+            assert_stays_failed(decoder, self.error)
+            return False
+        assert decoder.buffered <= self.frame_max, decoder.buffered
+        return True
+
+    def call(self, chosen: int) -> None:
+        """What a connection may do to its decoder between two chunks."""
+        number, tag = SUBSCRIBED[chosen % 3]
+        if chosen & 64:
+            self.decoder.forget_channel(number)
+        elif chosen & 32:
+            self.decoder.unsubscribe(number, tag)
+        elif chosen & 16:
+            self.frames.append(self.decoder.take_ready())
+        else:
+            self.subscribe(number, tag)
 
     def messages(self) -> list[tuple[Any, list[Any]]]:
         return [(key, list(backlog)) for key, backlog in self.backlogs.items()]
@@ -136,6 +170,9 @@ def stream(octets: bytes) -> None:
     if len(octets) < 2:
         return
     this = case(octets)
+    if this.calls:
+        Listener(compiled, this).hear(this.chunks, this.calls)  # whatever comes out
+        return
     expected = listen(compiled, this, [this.stream])
     if this.check < 2:
         assert listen(compiled, this, this.chunks) == expected
@@ -151,7 +188,7 @@ def stream(octets: bytes) -> None:
 
 def listen(codec: Any, case: Case, chunks: list[bytes]) -> Any:
     listener = Listener(codec, case)
-    listener.hear(chunks)
+    listener.hear(chunks, piled_up=case.piled_up)
     return summaries(listener)
 
 
@@ -161,15 +198,21 @@ def differential(octets: bytes) -> None:
         return
     this = case(octets)
     ours, plain = Listener(compiled, this), Listener(reference, this)
-    ours.hear(this.chunks)
-    plain.hear([this.stream])
+    ours.hear(this.chunks, this.calls, this.piled_up)
+    if this.calls:
+        plain.hear(this.chunks, this.calls, this.piled_up)
+    else:
+        plain.hear([this.stream])
     assert shapes(ours) == shapes(plain)
-    if not this.direct:
+    if not this.direct and not this.calls:
         assert shapes(ours)[0] == Oracle(**this.limits).trace(this.stream)
 
 
 def shapes(listener: Listener) -> Any:
-    frames = [shape.of_frame(item) for item in listener.frames]
+    frames = [
+        ("ready", *item) if isinstance(item, list) else shape.of_frame(item)
+        for item in listener.frames
+    ]
     if listener.error is not None:
         frames.append(shape.of_error(listener.error[0]))
     held = [(key, list(map(shape.of_message, items))) for key, items in listener.messages()]
@@ -248,12 +291,13 @@ def plain_copy(read: Any) -> spec.BasicProperties:
     return spec.BasicProperties(**{name: getattr(read, name) for name in shape.PROPERTY_NAMES})
 
 
+# The slowest, and the one with most to find, comes first: it gets the time that is left over.
 TARGETS: dict[str, str] = {
+    "session": "tests.fuzz.sessions",
     "stream": "tests.fuzz.targets",
     "differential": "tests.fuzz.targets",
     "arguments": "tests.fuzz.targets",
     "properties": "tests.fuzz.targets",
-    "session": "tests.fuzz.sessions",
 }
 
 

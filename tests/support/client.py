@@ -146,6 +146,36 @@ class Client:
 
             self.keep(queue.get_many(5).addCallback(took), "get_many")
 
+    def await_get(self) -> None:
+        """As most programs take messages: in a coroutine, which nothing else looks into."""
+        if self.queues:
+            queue, manual, _, _ = self.chance.choice(self.queues)
+
+            async def awaiting() -> None:
+                self.take(await queue.get(), manual)
+
+            @defer.inlineCallbacks
+            def yielding() -> Any:
+                self.take((yield queue.get()), manual)
+
+            deferred = defer.ensureDeferred(awaiting()) if manual else yielding()
+            self.keep(deferred, "await get")
+
+    def iterate(self) -> None:
+        if self.queues:
+            queue, manual, _, _ = self.chance.choice(self.queues)
+            count = self.chance.randrange(1, 6)
+
+            async def iterating() -> None:
+                taken = 0
+                async for message in queue:
+                    self.take(message, manual)
+                    taken += 1
+                    if taken == count:
+                        break
+
+            self.keep(defer.ensureDeferred(iterating()), "async for")
+
     def basic_get(self) -> None:
         if channel := self.any_channel():
             auto_ack = self.chance.random() < 0.5
@@ -224,6 +254,7 @@ class Client:
         often: list[Callable[[], None]] = [self.wire] * 12
         often += [self.publish, self.get_from_queue, self.consume, self.broker_puts] * 3
         often += [self.declare, self.basic_get, self.ack, self.get_many, self.open_channel] * 2
+        often += [self.await_get, self.iterate] * 2
         often += [self.confirms, self.cancel_something, self.observe, self.qos]
         rare = [self.delete, self.purge, self.cancel_consumer, self.close_channel, self.close_queue]
         rare += [self.broker_closes_channel, self.broker_cancels]

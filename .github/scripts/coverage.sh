@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Which lines the unit suite runs, Python's and Cython's: `make coverage`. Arguments go to pytest.
+#
+# Builds with line tracing into build/coverage, which gets a copy of the package and its tests. The
+# suite runs twice, on the compiled codec and on the reference.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=$PWD/.venv/bin/python
+there=build/coverage
+
+"$python" -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || {
+    echo "coverage.py sees no Cython lines from Python 3.12 on. Try: make PYTHON=python3.11 coverage" >&2
+    exit 1
+}
+# What pyproject.toml asks for; the environment may have older ones.
+"$python" -m pip install --quiet --disable-pip-version-check "setuptools>=77,<83" "Cython>=3.1,<3.4"
+mkdir -p "$there/pika_twisted"
+rm -rf "$there/tests" "$there"/.coverage*
+cp -r tests pyproject.toml _frame.pyx "$there"
+cp pika_twisted/*.py pika_twisted/*.pyi pika_twisted/*.pyx "$there/pika_twisted"
+PIKA_TWISTED_DEBUG=1 "$python" setup.py -q build_ext --build-lib "$there" --build-temp "$there/temp"
+# Cython's plugin looks for the C beside the source.
+cp "$there/temp/_frame.c" "$there"
+cp "$there/temp/pika_twisted/_ready.c" "$there/pika_twisted"
+
+cd "$there"
+# Every line of the decoder is run by the other tests of it; with tracing these take an hour.
+long=(--ignore=tests/unit/test_decoder_mutations.py --ignore=tests/unit/test_decoder_cost.py
+    --ignore=tests/defects/test_costs.py --deselect=tests/unit/test_decoder_splits.py)
+for pure in 0 1; do
+    PIKA_TWISTED_PURE=$pure "$python" -m pytest -n auto --dist worksteal -p no:cacheprovider \
+        -o timeout=900 --cov --cov-append --cov-report= "${long[@]}" tests/unit tests/defects "$@"
+done
+failed=0
+report() {
+    echo
+    "$python" -m coverage report --skip-covered --show-missing "$@" || failed=1
+}
+report --include="pika_twisted/*.py" --fail-under=100
+report --include="*.pyx" --fail-under=95
+exit $failed
