@@ -20,10 +20,9 @@ import pytest
 from pika import exceptions, spec
 
 from tests.support import corpus, feeding, shape, wire
+from tests.support.bad_bytes import POISON, REFUSED
 from tests.unit.conftest import EXHAUSTIVE, Message
 from tests.unit.test_decoder_content import PROPERTIES, Direct
-from tests.unit.test_decoder_poison import POISON
-from tests.unit.test_decoder_refusals import REFUSED
 from tests.unit.test_encoder import WRONG_ARGUMENTS
 
 pytestmark = pytest.mark.timeout(900)

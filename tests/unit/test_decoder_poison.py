@@ -8,75 +8,19 @@ from __future__ import annotations
 
 import copy
 import pickle
-import struct
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from pika import exceptions, spec
 
 from pika_twisted._errors import UndecodableProperties
 from tests.support import feeding, shape, wire
+from tests.support.bad_bytes import POISON
 from tests.support.oracle import Oracle
 from tests.unit.test_decoder_content import Direct
 
-BEFORE = spec.BasicProperties.FLAG_CONTENT_TYPE | spec.BasicProperties.FLAG_CONTENT_ENCODING
-HEADERS = spec.BasicProperties.FLAG_HEADERS
-AFTER = spec.BasicProperties.FLAG_DELIVERY_MODE | spec.BasicProperties.FLAG_MESSAGE_ID
-ALL = BEFORE | HEADERS | AFTER
-
-
-def flags(bits: int) -> bytes:
-    return struct.pack(">H", bits)
-
-
-def around(table: bytes) -> bytes:
-    """Properties with good fields in front of the headers and behind them."""
-    return flags(ALL) + b"\x03a/b\x02gz" + table + b"\x02" + b"\x02id"
-
-
-def headers(value: bytes) -> bytes:
-    return around(wire.sized(wire.entry(b"ok", b"t\x01") + wire.entry(b"k", value)))
-
-
-class Poison(NamedTuple):
-    raw: bytes
-    bad: str | None  # the first field that can't be read; None: all can
-    value: Any = None  # headers["k"], where they can be read
-
-
-def timestamp(seconds: int) -> bytes:
-    return b"T" + struct.pack(">Q", seconds)
-
-
-POISON: dict[str, Poison] = {
-    "timestamp in milliseconds": Poison(headers(timestamp(1_700_000_000_000)), None, 1700000000000),
-    "timestamp in year 10000": Poison(headers(timestamp(253402300800)), None, 253402300800),
-    "timestamp of 2**63": Poison(headers(timestamp(2**63)), None, 2**63),
-    "timestamp of 2**64 - 1": Poison(headers(timestamp(2**64 - 1)), None, 2**64 - 1),
-    "infinite double": Poison(headers(b"d" + struct.pack(">d", float("inf"))), None, float("inf")),
-    "600 nested tables": Poison(headers(wire.nested(600)), "headers"),
-    "600 nested arrays": Poison(headers(wire.nested(600, b"A")), "headers"),
-    "unknown field type": Poison(headers(b"Q1234"), "headers"),
-    "table length too long": Poison(around(wire.sized(b"\x01aV", 4000)), "headers"),
-    "table length of 4 GiB": Poison(around(wire.sized(b"\x01aV", 2**32 - 1)), "headers"),
-    "table length cuts an entry": Poison(around(wire.sized(b"\x01aI\0\0\0\1", 5)), "headers"),
-    "string longer than its table": Poison(headers(b"S" + wire.sized(b"abc", 60)), "headers"),
-    "array longer than its table": Poison(headers(b"A" + wire.sized(b"VV", 60)), "headers"),
-    "array length cuts a value": Poison(headers(b"A" + wire.sized(b"I\0\0\0\1", 3)), "headers"),
-    "value without octets": Poison(headers(b"l\x00"), "headers"),
-    "key past the end": Poison(around(wire.sized(b"\xffk")), "headers"),
-    "absent data": Poison(flags(ALL) + b"\x03a/b\x02gz", "headers"),
-    "absent message id": Poison(headers(b"V")[:-3], "message_id"),
-    "short string past the end": Poison(headers(b"V")[:-3] + b"\x20id", "message_id"),
-    "no property flags": Poison(b"", "content_type"),
-    "half the property flags": Poison(b"\xe0", "content_type"),
-    "continued property flags": Poison(b"\x00\x01\x00\x00", "content_type"),
-    "60,000 continuation words": Poison(b"\xff\xff" * 60_000 + b"\0\0", "content_type"),
-    "cut timestamp": Poison(flags(BEFORE | 1 << 6) + b"\x03a/b\x02gz" + b"\0" * 7, "timestamp"),
-    "cut last field": Poison(flags(1 << 2) + b"\x05abcd", "cluster_id"),
-}
 BROKEN = {name: poison for name, poison in POISON.items() if poison.bad is not None}
 
 
