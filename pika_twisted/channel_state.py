@@ -33,6 +33,9 @@ else:
 
 LOGGER = logging.getLogger("pika_twisted")
 
+#: So many unknown consumers are cancelled at a time; a peer could make up any number of them.
+MOST_STRANGERS = 100
+
 
 def _encode(channel_number: int, method: Any) -> bytes:
     """Marshal a method; an argument that can't be encoded is named in the error."""
@@ -84,6 +87,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._gets: deque[Callable[..., Any]] = deque()
         self._on_select_sent: Callable[[], Any] | None = None
         self._ever_auto_ack = False
+        self._strangers: set[str | bytes] = set()  # unknown consumers that are being cancelled
         self._observed = False  # somebody watches Basic.Deliver: no direct delivery
         self._direct: dict[str, tuple[Any, object, object]] = {}
 
@@ -178,6 +182,9 @@ class Channel(PikaChannel):  # type: ignore[misc]
             if callback is not None:
                 callback(method_frame)
 
+        self._send_cancel(consumer_tag, answered)
+
+    def _send_cancel(self, consumer_tag: str | bytes, answered: Callable[..., Any]) -> None:
         self._rpc(
             spec.Basic.Cancel(consumer_tag=consumer_tag, nowait=False),
             answered,
@@ -333,7 +340,17 @@ class Channel(PikaChannel):  # type: ignore[misc]
             # A nack of a tag that the broker counts as acknowledged would close the channel.
             if not self._ever_auto_ack:
                 self.basic_nack(method.delivery_tag)
-            self.basic_cancel(method.consumer_tag)
+            self._cancel_stranger(method.consumer_tag)
+
+    def _cancel_stranger(self, consumer_tag: str | bytes) -> None:
+        """Cancel a consumer nobody knows; its tag is the peer's, which may not even be UTF-8.
+
+        Once until the broker answers: else each of its deliveries would leave a call here.
+        """
+        strangers = self._strangers
+        if consumer_tag not in strangers and len(strangers) < MOST_STRANGERS:
+            strangers.add(consumer_tag)
+            self._send_cancel(consumer_tag, lambda _: strangers.discard(consumer_tag))
 
     def refuse_content(self, content: Any) -> None:
         """A message above `max_message_size`: the decoder drops it, the channel can't go on."""

@@ -130,6 +130,22 @@ LIVES: dict[str, Lives] = {
     "delivery for a consumer nobody knows, where one is auto_ack": Lives(
         STRANGER, answers=((1, spec.Basic.Cancel, {"consumer_tag": "nobody"}),), auto_ack=True
     ),
+    "many deliveries for a consumer nobody knows": Lives(
+        STRANGER * 3,
+        answers=(
+            (1, spec.Basic.Nack, {"delivery_tag": 7}),
+            (1, spec.Basic.Cancel, {"consumer_tag": "nobody"}),
+            (1, spec.Basic.Nack, {"delivery_tag": 7}),
+            (1, spec.Basic.Nack, {"delivery_tag": 7}),
+        ),
+    ),
+    "delivery for a consumer whose tag is not UTF-8": Lives(
+        wire.raw_method(1, spec.Basic.Deliver.INDEX, b"\x01\xff" + DELIVER_ARGUMENTS[3:]) + BODY,
+        answers=(
+            (1, spec.Basic.Nack, {"delivery_tag": 1}),
+            (1, spec.Basic.Cancel, {"consumer_tag": b"\xff"}),
+        ),
+    ),
     "confirm for a tag nobody waits for": Lives(wire.method_frame(2, spec.Basic.Ack(99, False))),
     "confirm for tag 0": Lives(wire.method_frame(2, spec.Basic.Ack(0, False))),
     "confirms up to tag 0": Lives(wire.method_frame(2, spec.Basic.Ack(0, True)), confirmed=3),

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pika import spec
 from twisted.internet import error
 
-from tests.support import bad_sessions, bad_talks
+from tests.support import bad_sessions, bad_talks, wire
 from tests.support.bad_bytes import REFUSED
 from tests.support.outcome import TwistedLog, run
 from tests.support.session import OURS, OURS_THROUGH_PIKA, Adapter, Session
@@ -85,3 +87,19 @@ def test_closed_by_the_peer(medium: InMemory) -> None:
 @pytest.mark.parametrize("name", bad_talks.HANDSHAKES)
 def test_handshake_failed(medium: InMemory, name: str) -> None:
     finish(bad_sessions.handshake_failed(medium, bad_talks.HANDSHAKES[name]))
+
+
+@pytest.mark.parametrize("method", spec.methods.values(), ids=lambda method: method.NAME)
+def test_any_method_at_any_time(medium: InMemory, method: type[Any]) -> None:
+    """With all kinds of arguments, octets that are no UTF-8 too: never an error of the client's."""
+    for variant in wire.VARIANTS if inspect.signature(method).parameters else wire.VARIANTS[:1]:
+        for number in [0] if method.INDEX >> 16 == spec.Connection.INDEX else [1, 2]:
+            talk = bad_sessions.Talk(medium)
+            finish(talk.open())
+            content = wire.raw_header(number, 0) if spec.has_content(method.INDEX) else b""
+            octets = wire.method_frame(number, wire.method_sample(method, variant)) + content
+            talk.peer.send_bytes(octets)
+            codes = [each.reply_code for each in talk.peer.methods() if hasattr(each, "reply_code")]
+            assert spec.INTERNAL_ERROR not in codes
+            medium.session.finish()
+            medium.session = Session(medium.session.adapter)
