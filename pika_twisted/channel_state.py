@@ -87,7 +87,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._gets: deque[Callable[..., Any]] = deque()
         self._on_select_sent: Callable[[], Any] | None = None
         self._ever_auto_ack = False
-        self._strangers: set[str | bytes] = set()  # unknown consumers that are being cancelled
+        self._strangers: set[Any] = set()  # unknown consumers that are being cancelled
         self._observed = False  # somebody watches Basic.Deliver: no direct delivery
         self._direct: dict[str, tuple[Any, object, object]] = {}
 
@@ -184,7 +184,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
 
         self._send_cancel(consumer_tag, answered)
 
-    def _send_cancel(self, consumer_tag: str | bytes, answered: Callable[..., Any]) -> None:
+    def _send_cancel(self, consumer_tag: Any, answered: Callable[..., Any]) -> None:
         self._rpc(
             spec.Basic.Cancel(consumer_tag=consumer_tag, nowait=False),
             answered,
@@ -342,7 +342,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
                 self.basic_nack(method.delivery_tag)
             self._cancel_stranger(method.consumer_tag)
 
-    def _cancel_stranger(self, consumer_tag: str | bytes) -> None:
+    def _cancel_stranger(self, consumer_tag: Any) -> None:
         """Cancel a consumer nobody knows; its tag is the peer's, which may not even be UTF-8.
 
         Once until the broker answers: else each of its deliveries would leave a call here.
