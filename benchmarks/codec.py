@@ -1,7 +1,8 @@
 """Micro-benchmarks of the codec with pyperf: decoding by kind of frame and by chunk, encoding.
 
-``python -m benchmarks codec``. Nothing of Twisted runs here. The numbers are for one frame, one
-message or one call; pika's own decoder and marshalling stand beside ours.
+``python -m benchmarks codec``. The numbers are for one frame, one message or one call; pika's own
+decoder and marshalling stand beside ours. Nothing of Twisted runs here but in the last four, which
+are for a connection.
 """
 
 from __future__ import annotations
@@ -15,11 +16,22 @@ import pika.frame
 from pika import spec
 
 from benchmarks import wire
-from benchmarks.inprocess import CHANNEL, CONSUMER_TAG, cut, deliveries, method_bytes
+from benchmarks.inprocess import (
+    CHANNEL,
+    CONSUMER_TAG,
+    Loopless,
+    cut,
+    deliveries,
+    fired,
+    method_bytes,
+)
 
 FRAME_MAX = 131072
 MESSAGES = 256  # in one call of a decoding case
 CHUNKS = (1, 16, 256, 4096, 65536)
+
+OCTETS = 128 * 1024  # of a frame that comes in as many chunks
+HEARTBEATS = 8192
 
 Case = Callable[[], Any]
 
@@ -154,13 +166,38 @@ def all_cases() -> dict[str, tuple[Case, int]]:
     return {**decoding_cases(_codec), **property_cases(_codec), **encoding_cases(_codec)}
 
 
+def awkward_reads(client: str) -> dict[str, tuple[Case, int]]:
+    """Return the cost of reads that no network makes often, for a whole connection."""
+    loopless = Loopless(client, heartbeat=60)
+    receive, queue = loopless.receive, loopless.queue
+    body = bytes(OCTETS - 8)
+    header = pika.frame.Header(CHANNEL, len(body), spec.BasicProperties()).marshal()
+    deliver = method_bytes(CHANNEL, spec.Basic.Deliver(CONSUMER_TAG, 1, False, "", "bench"))
+    octets = cut(pika.frame.Body(CHANNEL, body).marshal(), 1)
+    heartbeats = pika.frame.Heartbeat().marshal() * HEARTBEATS
+
+    def octet_by_octet() -> None:
+        receive(deliver + header)
+        for octet in octets:
+            receive(octet)
+        if len(fired(queue.get()).body) != len(body):
+            raise RuntimeError("the message is not whole")
+
+    suffix = "" if client == "pika_twisted" else f" ({client})"
+    return {
+        f"a 128 KiB frame in 1-byte chunks{suffix}": (octet_by_octet, 1),
+        f"8,192 heartbeats in one read{suffix}": (partial(receive, heartbeats), 1),
+    }
+
+
 def main() -> None:
     """Be a pyperf runner: parent and worker processes both come here."""
     import pyperf
 
     runner = pyperf.Runner(program_args=("-m", "benchmarks.codec"))
     runner.metadata["description"] = "one frame, message or call of the codec"
-    for name, (call, inner) in all_cases().items():
+    cases = {**all_cases(), **awkward_reads("pika_twisted"), **awkward_reads("pika")}
+    for name, (call, inner) in cases.items():
         runner.bench_func(name, call, inner_loops=inner)
 
 

@@ -43,14 +43,14 @@ def method_bytes(channel: int, method: amqp_object.Method) -> bytes:
 class Loopless:
     """A connection with one channel and one consumer, and no reactor but a clock."""
 
-    def __init__(self, client: str, acked: bool = False) -> None:
+    def __init__(self, client: str, acked: bool = False, heartbeat: int = 0) -> None:
         self.clock = task.Clock()
-        parameters = pika.ConnectionParameters(heartbeat=0)
+        parameters = pika.ConnectionParameters(heartbeat=heartbeat)
         self.protocol = protocol_class(client)(parameters, custom_reactor=self.clock)
         self.protocol.makeConnection(NullTransport())
         self.receive = self.protocol.dataReceived
         self._answer(0, amqp.Connection.Start(0, 9, SERVER_PROPERTIES, "PLAIN", "en_US"))
-        self._answer(0, amqp.Connection.Tune(CHANNEL_MAX, FRAME_MAX, 0))
+        self._answer(0, amqp.Connection.Tune(CHANNEL_MAX, FRAME_MAX, heartbeat))
         self._answer(0, amqp.Connection.OpenOk())
         opening = self.protocol.channel()
         self._answer(CHANNEL, amqp.Channel.OpenOk())

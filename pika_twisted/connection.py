@@ -228,6 +228,12 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
 
     def _process_frame(self, value: Any) -> None:
         """Check what pika's state machine takes on trust, then hand the frame to it."""
+        if type(value) is frame.Heartbeat:
+            # pika's way costs 8 us for each of the thousands that one read can hold.
+            self._frames_processed += 1
+            if self._heartbeat_checker is not None:
+                self._heartbeat_checker.received()
+            return
         if isinstance(value, frame.ProtocolHeader):
             text = f"the server answered with AMQP {value.major}-{value.minor}-{value.revision}"
             self._terminate_stream(pika_exceptions.IncompatibleProtocolError(text))
