@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.broker.broker import ENVIRONMENT, Broker
 from tests.broker.certificates import CertificateFiles, write_certificates
@@ -295,12 +296,12 @@ def _answers(port: int) -> bool:
         return False
 
 
-def create_node(**options: object) -> Node:
-    """Node.create(), tried again where another program took one of the ports meanwhile."""
+def create_node(**options: Any) -> Node:
+    """Node.create(**options), tried again where another program took one of the ports meanwhile."""
     for attempt in range(START_ATTEMPTS):
         node = None
         try:
-            node = Node.create(wait=False)
+            node = Node.create(wait=False, **options)
             node.wait_ready()
             return node
         except NodeError as error:

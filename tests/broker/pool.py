@@ -96,36 +96,34 @@ class Job:
 
 
 class Pool:
-    """Runs the jobs, at most PARALLEL at a time; scenarios marked `alone` after all others."""
+    """Runs the jobs, at most PARALLEL at a time; scenarios marked `beside` in jobs of their own."""
 
     def __init__(self, broker: Broker, chosen: dict[str, list[Scenario]]) -> None:
         self._stopping = threading.Event()
-        together, alone = {}, {}
-        for reactor, scenarios in chosen.items():
-            for jobs, wanted in ((together, False), (alone, True)):
-                matching = [each for each in scenarios if each.alone is wanted]
-                if matching:
-                    jobs[reactor] = Job(reactor, matching, broker)
-        self._phases = [(list(together.values()), PARALLEL), (list(alone.values()), 1)]
+        self._groups: list[list[Job]] = []
+        for beside in (False, True):
+            matching = {
+                reactor: [each for each in scenarios if each.beside is beside]
+                for reactor, scenarios in chosen.items()
+            }
+            self._groups.append(
+                [Job(key, found, broker) for key, found in matching.items() if found]
+            )
         self._jobs = {
             (job.reactor, name): job
-            for jobs, _ in self._phases
-            for job in jobs
+            for group in self._groups
+            for job in group
             for name in job.scenarios
         }
-        self._thread = threading.Thread(target=self._run, name="scenario pool", daemon=True)
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        self._thread.start()
-
-    def _run(self) -> None:
-        for jobs, parallel in self._phases:
-            room = threading.Semaphore(parallel)
-            threads = [threading.Thread(target=self._run_job, args=(job, room)) for job in jobs]
-            for thread in threads:
+        for group in self._groups:
+            room = threading.Semaphore(PARALLEL)
+            for job in group:
+                thread = threading.Thread(target=self._run_job, args=(job, room), daemon=True)
+                self._threads.append(thread)
                 thread.start()
-            for thread in threads:
-                thread.join()
 
     def _run_job(self, job: Job, room: threading.Semaphore) -> None:
         with room:
@@ -138,10 +136,10 @@ class Pool:
     def stop(self) -> None:
         """End the runners that still run (a test session that was interrupted)."""
         self._stopping.set()
-        for job in {id(job): job for job in self._jobs.values()}.values():
+        for job in (each for group in self._groups for each in group):
             process: Any = job.process
             if process is not None and process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-        if self._thread.is_alive():
-            self._thread.join(10)
+        for thread in self._threads:
+            thread.join(10)

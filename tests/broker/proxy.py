@@ -6,6 +6,7 @@ With TLS it ends the client's TLS with the node's own certificate and speaks pla
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,35 +78,66 @@ class Link:
         else:
             self._hang_up(self.client)
 
+    def _open_sides(self) -> list[_Side]:
+        return [side for side in (self.client, self.server) if side.name in self.open]
+
     def _hang_up(self, side: _Side) -> None:
         if side.name in self.open:
             side.transport.loseConnection()
 
     def cut(self) -> None:
         """Both ends go, with a reset."""
-        for side in (self.client, self.server):
-            if side.name in self.open:
-                side.transport.abortConnection()
+        for side in self._open_sides():
+            side.transport.abortConnection()
 
-    def freeze(self) -> None:
-        """A black hole: both TCP connections stay, nothing is handed on."""
+    def end(self) -> None:
+        """Both ends go, in good order as far as TCP is concerned."""
+        self._hang_up(self.client)
+        self._hang_up(self.server)
+
+    def freeze(self, *, deaf: bool = False) -> None:
+        """A black hole: both TCP connections stay, nothing is handed on.
+
+        A deaf one reads nothing either: what is written to it fills the buffers of the kernel.
+        """
         self.frozen = True
+        if deaf:
+            for side in self._open_sides():
+                side.transport.pauseProducing()
 
     def thaw(self) -> None:
         """Hand on what came meanwhile, and everything from now on."""
         self.frozen = False
+        for side in self._open_sides():
+            side.transport.resumeProducing()
         self.flush(self.client)
         self.flush(self.server)
 
 
 class Proxy:
-    """Listens on the loopback; every connection to it is a Link to the broker."""
+    """Listens on the loopback; every connection to it is a Link to the broker.
 
-    def __init__(self, reactor: Any, broker: Broker, *, tls: bool = False, linger: float = 0.3):
+    :param tls: end the client's TLS here
+    :param port: the broker's port, its plain one when None; to its TLS port goes the TLS untouched
+    :param link: called with this proxy, makes a Link
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        broker: Broker,
+        *,
+        tls: bool = False,
+        linger: float = 0.3,
+        port: int | None = None,
+        link: Callable[[Proxy], Link] = Link,
+    ) -> None:
         self.reactor = reactor
         self.broker = broker
         self.tls = tls
         self.linger = linger
+        self.target_port = port or broker.port
+        self.make_link = link
         self.links: list[Link] = []
         self._listening: Any = None
 
@@ -133,9 +165,9 @@ class Proxy:
         return self
 
     def _build(self, address: object) -> protocol.Protocol:
-        link = Link(self)
+        link = self.make_link(self)
         self.links.append(link)
-        target = endpoints.TCP4ClientEndpoint(self.reactor, self.broker.host, self.broker.port)
+        target = endpoints.TCP4ClientEndpoint(self.reactor, self.broker.host, self.target_port)
         connecting = endpoints.connectProtocol(target, link.server)
         connecting.addErrback(lambda _: link.cut())
         return link.client
@@ -159,13 +191,12 @@ class QuietLink(Link):
 class QuietProxy(Proxy):
     """A proxy that can run for hours."""
 
+    def __init__(self, reactor: Any, broker: Broker) -> None:
+        super().__init__(reactor, broker, link=QuietLink)
+
     def _build(self, address: object) -> protocol.Protocol:
-        link = QuietLink(self)
-        self.links = [each for each in self.links if each.open] + [link]
-        target = endpoints.TCP4ClientEndpoint(self.reactor, self.broker.host, self.broker.port)
-        connecting = endpoints.connectProtocol(target, link.server)
-        connecting.addErrback(lambda _: link.cut())
-        return link.client
+        self.links = [each for each in self.links if each.open]
+        return super()._build(address)
 
 
 def method_counts(stream: bytes) -> dict[type, int]:

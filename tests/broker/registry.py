@@ -23,7 +23,7 @@ class Scenario:
     function: ScenarioFunction
     timeout: float
     own_node: bool  # needs a node it may command: users, TLS, kill, freeze
-    alone: bool  # disturbs every connection of the node: runs when nothing else does
+    beside: bool  # mostly waits, or has a node of its own to wait for: runs beside all others
     interface: str  # "pika": also pika's own adapter has it; "ours": new in pika_twisted
 
 
@@ -31,7 +31,7 @@ def scenario(
     *,
     timeout: float = 30.0,
     own_node: bool = False,
-    alone: bool = False,
+    beside: bool = False,
     interface: str = "pika",
     variants: dict[str, dict[str, Any]] | None = None,
 ) -> Callable[[ScenarioFunction], ScenarioFunction]:
@@ -47,7 +47,7 @@ def scenario(
         for name, call in calls.items():
             if name in _scenarios:
                 raise ValueError(f"two scenarios are named {name}")
-            _scenarios[name] = Scenario(name, call, timeout, own_node, alone, interface)
+            _scenarios[name] = Scenario(name, call, timeout, own_node, beside, interface)
         return function
 
     return register

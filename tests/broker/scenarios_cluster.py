@@ -24,7 +24,7 @@ def create_cluster(vhost: str) -> tuple[Node, Node]:
     """Two nodes, each of which has a copy of every queue of a virtual host."""
     first = create_node()
     try:
-        second = Node.create(cluster_with=first)
+        second = create_node(cluster_with=first)
         second.ctl("stop_app")
         second.ctl("reset")
         second.ctl("join_cluster", first.state.name)

@@ -13,6 +13,7 @@ import pytest
 from pika import exceptions, spec
 from twisted.internet import defer, error
 
+from pika_twisted import ClosableDeferredQueue, TwistedChannel, TwistedProtocolConnection
 from tests.support.outcome import Outcome, TwistedLog, watch
 from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
 
@@ -156,6 +157,24 @@ def late_answer(session: Session, call: Call, channel: Any) -> None:
         session.turn()
 
 
+#: Their endings are those of the connection, and the handshake's below.
+OF_THE_CONNECTION = {"close", "when_closed", "when_ready"}
+
+
+def test_no_method_is_forgotten() -> None:
+    """Whatever is said to return a Deferred has a row."""
+    rows = {call.name.split()[0].rpartition(".")[2].removesuffix("()") for call in CALLS}
+    for kind in (TwistedProtocolConnection, TwistedChannel, ClosableDeferredQueue):
+        returning = {
+            name
+            for name, method in vars(kind).items()
+            if not name.startswith("_")
+            and "Deferred" in str(getattr(method, "__annotations__", {}).get("return"))
+        }
+        assert returning
+        assert returning - OF_THE_CONNECTION <= rows, kind
+
+
 @calls
 def test_the_answer_fires_it(session: Session, call: Call) -> None:
     channel, outcome = begin(session, call)
@@ -221,6 +240,36 @@ def test_the_broker_closes_the_channel(session: Session, call: Call) -> None:
         reason = outcome.failure(exceptions.ChannelClosedByBroker)
         assert reason.args == (406, "PRECONDITION_FAILED")
     session.peer.expect(spec.Channel.CloseOk)
+    session.lose()
+    assert outcome.fired == 1
+
+
+#: How the broker says no to one call without closing its channel, and what the call fails with.
+REFUSALS: dict[str, tuple[Callable[[Session, Any], None], type[Exception]]] = {
+    "basic_publish with confirms": (
+        lambda session, channel: session.peer.send(channel, spec.Basic.Nack(1)),
+        exceptions.NackError,
+    ),
+    "queue.get": (
+        lambda session, channel: session.peer.send(channel, spec.Basic.Cancel("t")),
+        exceptions.ConsumerCancelled,
+    ),
+    "channel()": (
+        lambda session, _channel: session.peer.send(7, spec.Channel.Close(504, "no", 0, 0)),
+        exceptions.ChannelClosedByBroker,
+    ),
+}
+REFUSALS["queue.get_many"] = REFUSALS["async for"] = REFUSALS["queue.get"]
+
+
+@pytest.mark.parametrize("name", list(REFUSALS))
+def test_the_broker_refuses(session: Session, name: str) -> None:
+    (call,) = [each for each in CALLS if each.name == name]
+    refuse, kind = REFUSALS[name]
+    channel, outcome = begin(session, call)
+    refuse(session, channel)
+    outcome.failure(kind)
+    assert channel.is_open
     session.lose()
     assert outcome.fired == 1
 

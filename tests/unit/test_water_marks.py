@@ -1,0 +1,221 @@
+"""Full consumer queues pause the transport, and never at the cost of anybody who waits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pika import spec
+
+from pika_twisted import Publisher, WaterMarks, consumer
+from tests.support.outcome import TwistedLog, watch
+from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
+from tests.unit.test_every_deferred import CALLS, Call, late_answer
+
+MARKS = WaterMarks(high_messages=4, low_messages=2, high_bytes=1000, low_bytes=500)
+#: These are no questions to the broker: messages may never come, `drained()` is about writing.
+NO_QUESTION = {"queue.get", "queue.get_many", "async for", "callback_deferred", "drained"}
+QUESTIONS = [
+    *(call for call in CALLS if call.name not in NO_QUESTION),
+    Call(
+        "channel.close",
+        lambda _session, channel: _closing(channel),
+        lambda session, channel: session.peer.send(channel, spec.Channel.CloseOk()),
+    ),
+    Call(
+        "publisher.publish",
+        lambda session, channel: session.publisher.publish("", "q", b"body"),  # type: ignore[attr-defined]
+        lambda session, channel: session.peer.send(channel, spec.Basic.Ack(1, False)),
+        lambda session, channel: _publisher(session, channel),
+    ),
+]
+
+
+def _closing(channel: Any) -> Any:
+    channel.close()
+    return channel.on_closed
+
+
+def _publisher(session: Session, channel: Any) -> None:
+    session.confirms(channel)
+    session.publisher = Publisher(channel, reactor=session.clock)  # type: ignore[attr-defined]
+
+
+def with_marks(adapter: Any, marks: WaterMarks | None) -> Any:
+    return replace(adapter, options={**adapter.options, "water_marks": marks})
+
+
+@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=["direct", "through_pika"])
+def adapter(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def session(adapter: Any) -> Iterator[Session]:
+    with TwistedLog() as log:
+        session = Session(with_marks(adapter, MARKS))
+        yield session
+        session.finish()
+        log.assert_empty()
+
+
+def flooded(session: Session, messages: int = 5) -> tuple[Any, Any]:
+    """A consumer on a channel of its own whose queue is above its marks, and the channel."""
+    channel = session.channel()
+    queue = session.consumer(channel, "flood", auto_ack=True)
+    session.peer.deliver(channel, "flood", *[b"x"] * messages)
+    return queue, channel
+
+
+def is_paused(session: Session) -> bool:
+    return session.transport.producerState == "paused"
+
+
+@pytest.mark.parametrize("call", QUESTIONS, ids=[call.name for call in QUESTIONS])
+def test_reading_goes_on_while_anybody_waits_for_the_broker(session: Session, call: Call) -> None:
+    channel = session.channel()
+    if call.prepare is not None:
+        call.prepare(session, channel)
+    queue, flood = flooded(session)
+    assert is_paused(session)
+
+    outcome = watch(call.start(session, channel), call.name)
+    assert not is_paused(session), "the call is made: its answer has to be read"
+    session.turn()
+    session.peer.deliver(flood, "flood", b"more")
+    assert not is_paused(session), "the answer has not come yet"
+    assert outcome.pending
+
+    late_answer(session, call, channel)
+    outcome.result()
+    assert is_paused(session), "nobody waits any more, and the queue is full"
+    assert len(queue.pending) == 6
+
+
+def test_closing_the_connection_reads_on(session: Session) -> None:
+    flooded(session)
+    closing = watch(session.protocol.close())
+    session.turn()
+    assert not is_paused(session)
+    for number in list(session.protocol._impl._channels):
+        session.peer.send(number, spec.Channel.CloseOk())
+    assert not is_paused(session)
+    session.peer.send(0, spec.Connection.CloseOk())
+    session.turn()
+    closing.result()
+
+
+def test_a_cancelled_call_is_still_a_question(session: Session) -> None:
+    """Its late answer takes effect, and has to be read before those of other calls."""
+    channel = session.channel()
+    flooded(session)
+    declaring = watch(channel.queue_declare("q"))
+    declaring.deferred.cancel()
+    assert not is_paused(session)
+    declaring.failure(Exception)
+    session.peer.send(channel, spec.Queue.DeclareOk("q", 0, 0))
+    assert is_paused(session)
+
+
+TAKES: dict[str, Callable[[Any], Any]] = {
+    "get": lambda queue: [watch(queue.get()).result() for _ in range(3)],
+    "get_many": lambda queue: watch(queue.get_many(3)).result(),
+    "drain": lambda queue: queue.drain(),
+    "close": lambda queue: queue.close(RuntimeError("enough")),
+}
+
+
+@pytest.mark.parametrize("take", list(TAKES))
+def test_reading_goes_on_at_the_low_mark(session: Session, take: str) -> None:
+    queue, channel = flooded(session)
+    assert is_paused(session)
+    TAKES[take](queue)
+    assert not is_paused(session)
+    if take != "close":
+        session.peer.deliver(channel, "flood", *[b"x"] * 5)
+        assert is_paused(session)
+
+
+def test_between_the_marks_nothing_changes(session: Session) -> None:
+    queue, channel = flooded(session, 3)
+    assert not is_paused(session)
+    session.peer.deliver(channel, "flood", b"fourth")
+    assert is_paused(session)
+    watch(queue.get()).result()
+    assert is_paused(session), "three left: below the high mark, above the low one"
+    watch(queue.get()).result()
+    assert not is_paused(session)
+
+
+def test_bytes_count_as_well(session: Session) -> None:
+    queue, channel = flooded(session, 1)
+    session.peer.deliver(channel, "flood", bytes(999))
+    assert is_paused(session)
+    watch(queue.get_many(2)).result()
+    assert not is_paused(session)
+
+
+def test_one_full_queue_is_enough(session: Session) -> None:
+    first, _ = flooded(session)
+    channel = session.channel()
+    second = session.consumer(channel, "other", auto_ack=True)
+    session.peer.deliver(channel, "other", *[b"x"] * 4)
+    first.drain()
+    assert is_paused(session)
+    second.drain()
+    assert not is_paused(session)
+
+
+def test_a_pause_is_counted(session: Session) -> None:
+    queue, _ = flooded(session, 0)
+    gate = session.protocol._impl.gate
+    gate._clock = lambda: now  # it looks at time.monotonic()
+    now = 10.0
+    session.peer.deliver(queue_channel(session), "flood", *[b"x"] * 4)
+    now = 12.5
+    assert session.protocol.stats().paused_seconds == 2.5
+    queue.drain()
+    now = 20.0
+    assert session.protocol.paused_seconds == 2.5
+
+
+def queue_channel(session: Session) -> Any:
+    (channel,) = session.protocol._impl._channels.values()
+    return channel.face
+
+
+@pytest.mark.parametrize("marks", [None, WaterMarks()], ids=["no_marks", "marks"])
+def test_a_large_backlog_is_warned_of_once(
+    adapter: Any, marks: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consumer, "LARGE_BACKLOG", 10)
+    session = Session(with_marks(adapter, marks))
+    with caplog.at_level(logging.WARNING, "pika_twisted"):
+        queue, channel = flooded(session, 10)
+        assert not caplog.records
+        for _ in range(3):
+            session.peer.deliver(channel, "flood", b"x", b"x")
+        queue.drain()
+        session.peer.deliver(channel, "flood", *[b"x"] * 20)
+    session.finish()
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == (marks is None), texts
+    if marks is None:
+        assert "prefetch_count" in texts[0]
+        assert "water_marks=pika_twisted.WaterMarks()" in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("marks", "named"),
+    [
+        (WaterMarks(high_messages=5, low_messages=5), "low_messages=5"),
+        (WaterMarks(high_bytes=1), "high_bytes=1"),
+        (WaterMarks(low_messages=-1), "low_messages=-1"),
+    ],
+)
+def test_marks_that_make_no_sense(marks: WaterMarks, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        with_marks(OURS, marks).connection()
