@@ -191,6 +191,7 @@ def queue_channel(session: Session) -> Any:
 def test_a_large_backlog_is_warned_of_once(
     adapter: Any, marks: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    assert consumer.LARGE_BACKLOG == 100_000
     monkeypatch.setattr(consumer, "LARGE_BACKLOG", 10)
     session = Session(with_marks(adapter, marks))
     with caplog.at_level(logging.WARNING, "pika_twisted"):
