@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pika import frame, spec
 
-from benchmarks import bars, cli, report, rows, series, wire
+from benchmarks import bars, cli, codec, report, rows, series, wire
 from benchmarks.ledger import AckLedger, PublishLedger
 from benchmarks.peer import PeerProcess
 from benchmarks.runner import Outcome, measure, peer_prepare
@@ -164,3 +164,10 @@ def test_results_for_machines(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     report.write_json(str(file), [row], results, {"python": "3"})
     assert '"min": 20.0' in file.read_text()
+
+
+@pytest.mark.parametrize("client", ["pika_twisted", "pika"])
+def test_awkward_reads_do_their_work(client: str) -> None:
+    for call, _ in codec.awkward_reads(client).values():
+        call()
+        call()

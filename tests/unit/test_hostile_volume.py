@@ -1,4 +1,6 @@
-"""1 GiB from a peer that wants to fill the memory: at most 8 MiB more than the message allowed.
+"""A peer that wants to fill the memory, or to keep the processor busy.
+
+1 GiB takes at most 8 MiB more than the message allowed; cost grows with the octets, not faster.
 
 `tests/broker/scenarios_hostile.py` has the same over sockets.
 """
@@ -9,10 +11,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
+from tests.support import wire
+from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.hostile import MIB, STREAMS
+from tests.support.session import OURS, Session
 
 SMALL, LARGE = 102, 1024  # MiB
 PRELOADED = os.environ.get("LD_PRELOAD", "")
@@ -45,3 +51,40 @@ def test_hostile_volume(codec: str) -> None:
         large, small = (first, others[1]), (others[0], others[2])
         least = min(outcome["cpu"] for outcome in large)
         assert least <= 20 * max(0.005, *(outcome["cpu"] for outcome in small)), name
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    session = Session(OURS)
+    session.open()
+    yield session
+    session.finish()
+
+
+def test_octet_by_octet(session: Session) -> None:
+    queue = session.consumer(session.channel())
+    receive = session.protocol.dataReceived
+
+    def cost(size: int) -> float:
+        message = wire.content(1, bytes(size), method=wire.deliver("t"))
+        octets = [message[at : at + 1] for at in range(len(message))]
+
+        def work() -> None:
+            for octet in octets:
+                receive(octet)
+
+        spent = cpu(work)
+        assert [len(taken.body) for taken in queue.drain()] == [size]
+        return spent
+
+    assert_grows_at_most(cost, 10_000)
+
+
+def test_heartbeats_in_one_read(session: Session) -> None:
+    def cost(count: int) -> float:
+        before = session.protocol._impl.frames_received
+        spent = cpu(lambda: session.protocol.dataReceived(wire.HEARTBEAT * count))
+        assert session.protocol._impl.frames_received == before + count
+        return spent
+
+    assert_grows_at_most(cost, 3_000)
