@@ -10,6 +10,8 @@ from __future__ import annotations
 from pika import exceptions as pika_exceptions
 from twisted.internet import error
 
+from .exceptions import ProtocolViolation
+
 __all__ = [
     "ConnectFailed",
     "ConnectionRefused",
@@ -30,6 +32,12 @@ _HANDSHAKE_HINT = ". Is it an AMQP port, and TLS on both sides or on none?"
 #: OpenSSL's words for "this is no TLS at all".
 _NO_TLS = ("wrong version number", "record layer failure", "packet length too long")
 _NO_TLS_HINT = ". The port does not speak TLS: brokers have it on another one, mostly 5671"
+#: What the codec says of TLS: its answer to plain AMQP is an alert, record type 21 (RFC 8446, 5.1).
+_IS_TLS = "unknown frame type 21"
+_IS_TLS_HINT = (
+    ": the port speaks TLS, and was spoken to without. Use an amqps URL or connect(tls=...), or "
+    "the broker's port for plain AMQP, mostly 5672"
+)
 _NOT_TRUSTED_HINT = (
     ". If the broker's authority is your own: "
     "connect(tls=twisted.internet.ssl.optionsForClientTLS(host, trustRoot=authority))"
@@ -74,7 +82,7 @@ class HostNotFound(ConnectFailed, error.DNSLookupError):
 
 
 class TLSFailed(ConnectFailed, error.ConnectionLost):
-    """The TLS handshake failed: a certificate that doesn't verify, or a peer that speaks no TLS."""
+    """No TLS: a certificate that doesn't verify, or only one of the two sides speaks it."""
 
 
 def explain(why: BaseException, where: str, stage: str, timeout: float | None) -> BaseException:
@@ -87,6 +95,8 @@ def explain(why: BaseException, where: str, stage: str, timeout: float | None) -
         tls_error = tls_error.__cause__
     if tls_error is not None:
         return _built(TLSFailed, f"{where}: TLS handshake failed: {_tls_text(tls_error)}", why)
+    if isinstance(why, ProtocolViolation) and why.args[1] == _IS_TLS:
+        return _built(TLSFailed, f"{where}{_IS_TLS_HINT}", why)
     if isinstance(why, pika_exceptions.AMQPError):
         return why
     if isinstance(why, error.ConnectionRefusedError):

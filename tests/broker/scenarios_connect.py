@@ -176,6 +176,7 @@ async def connect_with_tls(env: Env) -> None:
         (env.parameters(ssl_options=pika.SSLOptions(stranger), **address), {}),
         (env.parameters(ssl_options=pika.SSLOptions(context, "example.org"), **address), {}),
         (env.parameters(**{**address, "port": env.broker.port}), {"tls": env.tls_options()}),
+        (env.parameters(**address), {}),  # without TLS, to the port that wants it
     ]
     for target, arguments in bad:
         reason: Any = await env.failure(

@@ -10,7 +10,9 @@ from tests.broker.conftest import IMPLEMENTATION_VARIABLE
 from tests.broker.pool import Pool
 from tests.broker.registry import REACTORS, Scenario, all_scenarios
 
-WAIT = 900.0  # the scenarios before it run first, and each of those has a timeout of its own
+LONG = os.environ.get("PIKA_TWISTED_TEST_LONG") == "1"
+# The scenarios before it run first, and each of those has a timeout of its own.
+WAIT = 3600.0 if LONG else 900.0
 
 
 def _parameters() -> list[object]:

@@ -12,7 +12,7 @@ from twisted.internet import error
 from twisted.internet.testing import MemoryReactorClock
 
 import pika_twisted
-from pika_twisted import connect_errors
+from pika_twisted import connect_errors, exceptions
 from tests.support.outcome import watch
 
 PARAMETERS = pika.ConnectionParameters()
@@ -100,3 +100,14 @@ def test_why_tls_failed_and_what_to_do(openssl: str, words: str) -> None:
     explained = connect_errors.explain(why, "broker:5671", "the TLS or AMQP handshake", 3)
     assert type(explained) is connect_errors.TLSFailed
     assert words in str(explained)
+
+
+def test_a_port_that_wants_tls_is_told_by_its_answer() -> None:
+    why = exceptions.reason(
+        exceptions.ProtocolViolation, 501, "unknown frame type 21", orderly=False
+    )
+    explained = connect_errors.explain(why, "broker:5671", "the AMQP handshake", 3)
+    assert type(explained) is connect_errors.TLSFailed
+    assert "amqps" in str(explained)
+    other = exceptions.reason(exceptions.ProtocolViolation, 501, "no frame end", orderly=False)
+    assert connect_errors.explain(other, "broker:5671", "the AMQP handshake", 3) is other
