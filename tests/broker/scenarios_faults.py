@@ -22,6 +22,7 @@ from pika.exceptions import (
 )
 from twisted.internet import defer, error
 
+import pika_twisted
 from pika_twisted.exceptions import HandshakeTimeout
 from tests.broker.env import Env, as_deferred, check, equal
 from tests.broker.proxy import Link, Proxy
@@ -163,6 +164,35 @@ async def cut_at_every_octet(env: Env, to: str, tls: Any) -> None:
         _, done = await run()
         # In the last frames, of closing the channel and the connection, a cut is a close too.
         check(not done or tls or limit > total - 100, f"the session went on after {limit} octets")
+
+
+@scenario(
+    own_node=True,
+    interface="ours",
+    timeout=300 if LONG else 60,
+    beside=LONG,
+    variants=WIRES,
+)
+async def connect_cut_at_every_octet(env: Env, tls: Any) -> None:
+    """connect() fails, wherever the handshake is cut, and leaves nothing behind."""
+    limit, reset = 1 << 30, False
+    proxy = await proxied(env, tls, link=lambda proxy: Cutting(proxy, "client", limit, reset))
+    endpoint = env.endpoint(tls=tls, port=proxy.port)
+
+    def connect() -> Any:
+        return pika_twisted.connect(endpoint, parameters=env.parameters(), reactor=env.reactor)
+
+    connection = await connect()
+    total = len(proxy.links[0].from_server)
+    await connection.close()
+    for limit, reset in cuts(env, total - 1, 20 if tls else 50):  # noqa: B007
+        try:
+            connection = await env.within(5, connect(), f"connect(), cut after {limit} octets")
+        except AMQPConnectionError as reason:
+            check(isinstance(reason, error.ConnectionClosed), f"after {limit}: {reason!r}")
+        else:  # the session tickets of TLS are not needed
+            check(tls and limit > total - 1_000, f"connected, cut after {limit} of {total}")
+            await connection.close()
 
 
 class Dripping(Link):
