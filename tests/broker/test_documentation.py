@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,27 @@ def test_commands_and_files_exist(document: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"(?:^|`|\$ )make ([a-z-]+)", text, re.MULTILINE))
     assert named <= targets
+
+
+def imported(module: Path) -> Iterator[str]:
+    """The modules of the package that this one needs to be imported."""
+    for node in ast.parse(module.read_text()).body:
+        inner = node.body + node.orelse if isinstance(node, ast.If) else [node]
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        for each in inner:
+            if isinstance(each, ast.ImportFrom) and each.level == 1:
+                yield from [each.module] if each.module else [name.name for name in each.names]
+
+
+def test_the_table_of_modules() -> None:
+    """Every module stands in a row of "Who may know what" and imports no row below."""
+    text = (ROOT / "docs/how-it-works.md").read_text()
+    table = text.partition("## Who may know what")[2].partition("\n## ")[0]
+    rows = [re.findall(r"`(\w+)\.pyx?`", row) for row in re.findall(r"^\| (`.*?) \|", table, re.M)]
+    row_of = {name: number for number, row in enumerate(rows) for name in row}
+    modules = {path.stem: path for path in (ROOT / "pika_twisted").glob("*.py")}
+    assert sorted(row_of) == sorted({*modules, "_frame", "_ready"})
+    for name, path in modules.items():
+        for other in imported(path):
+            assert row_of.get(other, -1) <= row_of[name], f"{name} imports {other}"
