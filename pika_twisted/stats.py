@@ -13,26 +13,33 @@ from typing import Any
 class ConnectionStats:
     """One connection, from its handshake on."""
 
+    #: Octets read from the transport, and written to it.
     bytes_received: int = 0
     bytes_sent: int = 0
+    #: Frames of every type, heartbeats too.
     frames_received: int = 0
     frames_sent: int = 0
-    #: Delivered to consumers or fetched by gets.
+    #: Messages delivered to consumers or fetched by gets.
     messages_received: int = 0
-    #: Publishes on channels in confirm mode, and how many of them wait for their confirm.
+    #: Publishes on channels in confirm mode.
     published: int = 0
+    #: How many of them wait for their confirm now.
     unconfirmed: int = 0
-    #: On channels with `ack_batching`, or whose messages settle themselves: acks asked for, and
-    #: how many left for them.
+    #: Acks asked for on channels with `ack_batching`, or whose messages settle themselves.
     acks: int = 0
+    #: How many Basic.Acks left for them.
     acks_sent: int = 0
-    #: How long reading was paused by full consumer queues (see WaterMarks).
+    #: Seconds for which reading was paused by full consumer queues (see WaterMarks).
     paused_seconds: float = 0.0
+    #: Whether the broker takes no publishes now (Connection.Blocked).
     is_blocked: bool = False
+    #: Channels now, those that open or close too.
     channels: int = 0
+    #: Consumers now, on open channels.
     consumers: int = 0
-    #: What lies in consumers' queue objects and nobody has taken yet.
+    #: Messages that lie in consumers' queue objects and nobody has taken yet.
     queued_messages: int = 0
+    #: Octets of their bodies.
     queued_bytes: int = 0
 
     def plus(self, other: ConnectionStats) -> ConnectionStats:
@@ -51,23 +58,31 @@ class ConnectionStats:
 class ServiceStats:
     """A service, from its start on, over all its connections."""
 
+    #: Whether there is a connection now.
     connected: bool = False
+    #: Connections after the first.
     reconnects: int = 0
+    #: Attempts that led to no connection, or to one on which something could not be declared.
     failed_attempts: int = 0
-    #: How long there was no connection.
+    #: Seconds without a connection.
     down_seconds: float = 0.0
     #: Messages dropped from consumers' queues when a connection was lost, to be delivered again.
     dropped: int = 0
-    #: Handlers of `consume()`.
+    #: Handlers of `consume()` that have done their work.
     handled: int = 0
+    #: Handlers that raised, or took too long.
     handler_failures: int = 0
-    #: Publishers.
+    #: Publishes that the broker confirmed to publishers.
     confirmed: int = 0
+    #: Publishes of publishers that failed.
     publish_failures: int = 0
+    #: Publishes that were sent once more after a lost connection.
     resent: int = 0
+    #: Publishes of publishers that wait for their confirm now.
     in_flight: int = 0
+    #: Publishes of publishers that wait for room or a connection now.
     waiting: int = 0
-    #: All connections together.
+    #: All connections together; what is the case only now, of the one in use.
     connection: ConnectionStats = ConnectionStats()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import pika_twisted
 from tests.broker.broker import Broker
 from tests.broker.documents import DOCUMENTS, ROOT, Program, clean, prepare, programs, run
 
@@ -63,3 +64,30 @@ def test_the_table_of_modules() -> None:
     for name, path in modules.items():
         for other in imported(path):
             assert row_of.get(other, -1) <= row_of[name], f"{name} imports {other}"
+
+
+# Names for the library's own modules, which `:members:` would show.
+INTERNAL = {
+    "ConnectionStats": {"plus"},
+    "RecoveringChannel": {"forget", "on_consumer_cancelled", "recover_on", "shut", "subscriptions"},
+    "RecoveringService": {"declare_again", "end_subscriptions", "forget", "run", "tell"},
+}
+
+
+@pytest.mark.parametrize("name", [each for each in pika_twisted.__all__ if each[0] != "_"])
+def test_the_reference_has_every_public_name(name: str) -> None:
+    """It stands there once, and it and all its methods say what they are for."""
+    reference = (ROOT / "docs/reference.md").read_text()
+    entries = re.findall(
+        rf"^\.\. auto(?:class|exception|function):: pika_twisted\.{name}\n((?: +:.*\n)*)",
+        reference,
+        re.MULTILINE,
+    )
+    assert len(entries) == 1, entries
+    thing = getattr(pika_twisted, name)
+    assert thing.__doc__
+    for member, value in vars(thing).items() if isinstance(thing, type) else ():
+        if member[0] != "_" and (callable(value) or isinstance(value, property)):
+            assert value.__doc__, f"{name}.{member} has no docstring"
+    for member in INTERNAL.get(name, ()):
+        assert re.search(rf":exclude-members:.*\b{member}\b", entries[0]), member
