@@ -20,7 +20,7 @@ BROKER = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*.pyx pika_twisted/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test test-unit test-broker test-long test-asan coverage fuzz soak bench check \
+.PHONY: help venv build debug demo test test-unit test-broker test-long test-asan coverage fuzz soak bench check \
 	docs wheel clean broker always
 
 help:  ## show this
@@ -31,6 +31,11 @@ help:  ## show this
 venv: .venv/.installed  ## create .venv, build the package and install it with its test tools
 
 build: venv  ## compile again what has changed
+
+# An editable install would build in a folder that it removes, and the pages with it.
+debug: venv  ## compile with bounds checks, C assertions and line tracing; back: make -B build
+	$(RUN) -m pip install --quiet --disable-pip-version-check "setuptools>=77,<83" "Cython>=3.1,<3.4"
+	PIKA_TWISTED_DEBUG=1 $(RUN) setup.py -q build_ext --inplace --force --build-temp build/annotated
 
 # Made anew when a source of the extensions or the metadata changes, or PYTHON names another one.
 .venv/.installed: $(SOURCES) $(if $(PYTHON),always)

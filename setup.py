@@ -1,7 +1,7 @@
 """The compiled parts and the switches of their build; all else is in pyproject.toml.
 
 ``PIKA_TWISTED_DEBUG=1`` builds with bounds checks, assertions, line tracing for coverage, and an
-annotated HTML page beside the generated C (both in ``build/``, never beside the source).
+annotated HTML page beside the generated C (never beside the source): `make debug`.
 """
 
 import os
