@@ -12,10 +12,18 @@ import ssl as stdlib_ssl
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL, crypto
-from twisted.internet import interfaces, ssl
+from twisted.internet import interfaces
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from zope.interface import implementer
+
+try:
+    from OpenSSL import SSL, crypto
+    from twisted.internet import ssl
+except ImportError as error:
+    raise ImportError(
+        f"TLS needs pyOpenSSL and service_identity ({error}). Install them: "
+        "python -m pip install 'Twisted[tls]'"
+    ) from error
 
 #: What `ssl.TLSVersion` calls the versions that Twisted can be told.
 _VERSIONS = {

@@ -38,6 +38,13 @@ def test_without_the_compiled_codec() -> None:
     assert importing("sys.modules['pika_twisted._frame'] = None", pure="1") == ""
 
 
+def test_tls_without_pyopenssl() -> None:
+    text = importing("sys.modules['OpenSSL'] = None\nimport pika_twisted.tls")
+    assert "ImportError: TLS needs pyOpenSSL" in text
+    assert "pip install 'Twisted[tls]'" in text.splitlines()[-1]
+    assert importing("sys.modules['OpenSSL'] = None") == ""
+
+
 @pytest.mark.parametrize(
     ("version", "expected"),
     [("1.3.2", (1, 3, 2)), ("22.10.0rc1", (22, 10, 0)), ("1.4.0b0", (1, 4, 0)), ("unknown", ())],
