@@ -146,8 +146,9 @@ class Soak:
         self.errors += self.watch.take([])  # after it: garbage tells of errors nobody looked at
         cpu = 100 * time.process_time() / max(elapsed, 1.0)
         print(
-            f"{elapsed:6.0f} s: {sample.resident / 1e6:.1f} MB"
+            f"{elapsed:6.0f} s: {sample.resident / 1e6:.1f} MB, kept {sample.kept / 1e6:.2f} MB"
             f" ({self.memory.megabytes_an_hour():+.2f} MB/h after the warm-up),"
+            f" {sample.allocated / 1e6:.2f} MB allocated,"
             f" {sample.blocks:,} blocks ({self.memory.blocks_an_hour():+,.0f} an hour),"
             f" {unfired()} Deferreds not fired, {len(self.reactor.getDelayedCalls())} delayed"
             f" calls, {self.cuts} cuts, {len(self.errors)} errors, {cpu:.0f} % CPU"
