@@ -92,7 +92,7 @@ class Books:
         raise ScenarioError(f"{self.queue} takes nothing")
 
 
-@scenario(own_node=True, interface="ours", timeout=850 if LONG else 120, beside=True)
+@scenario(own_node=True, interface="ours", timeout=1500 if LONG else 120, beside=True)
 async def no_confirmed_message_is_lost(env: Env) -> None:
     """kill -9 of the broker amid persistent publishes: what was confirmed is in the queue."""
     node = await victim(env)

@@ -128,7 +128,7 @@ def cuts(env: Env, total: int, sample: int) -> list[tuple[int, bool]]:
 @scenario(
     own_node=True,
     interface="ours",
-    timeout=800 if LONG else 60,
+    timeout=1500 if LONG else 60,
     beside=LONG,
     variants={
         f"to_the_{to}-{wire}": {"to": to, **options}
