@@ -15,7 +15,7 @@ the same queue's `get()` runs is run when that one has returned.
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -29,24 +29,19 @@ else:
     from . import _ready_py as _ready  # type: ignore[no-redef]
 
 
-class Turns:
+class Turns(_ready.Line):
     """Who waits for a queue's messages, and whose callbacks run when.
 
     The callbacks of a queue's Deferreds run one after another, never inside each other.
     """
 
-    __slots__ = ("_postponed", "_running", "waiting")
+    __slots__ = ("_postponed", "_running")
 
     def __init__(self) -> None:
-        #: What waits, the oldest first -> what it waits for (the queue's business).
-        self.waiting: OrderedDict[defer.Deferred[Any], int] = OrderedDict()
+        super().__init__()
         # A callback of one of the Deferreds runs further up the stack.
         self._running = False
         self._postponed: deque[defer.Deferred[Any]] = deque()
-
-    def forget(self, deferred: defer.Deferred[Any]) -> None:
-        """Canceller: what was cancelled waits no longer, the next message is for another one."""
-        self.waiting.pop(deferred, None)
 
     def fire(self, deferred: defer.Deferred[Any], value: Any) -> None:
         """Give a stock Deferred its value; then run what its callbacks postponed."""
@@ -60,7 +55,7 @@ class Turns:
         else:
             self._take_turns(deferred.callback, (value,), {})
 
-    def add(
+    def add_in_turn(
         self, deferred: defer.Deferred[Any], add: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
         """Add callbacks to a Deferred that has its result: they run now, or in their turn."""
@@ -143,7 +138,7 @@ class TurnTaking(defer.Deferred):  # type: ignore[type-arg]
         self._driven = self._driven or False
         if not self.called or self.paused:
             return add(*args, **kwargs)
-        return self._turns.add(self, add, args, kwargs)
+        return self._turns.add_in_turn(self, add, args, kwargs)
 
 
 # Each of the two kinds is a pair: what it is until somebody looks, and what it is from then on.
@@ -170,9 +165,6 @@ _ready.make_lazy(_UntouchedGet, GetDeferred)
 _ready.make_lazy(_UntouchedConfirm, ConfirmDeferred)
 
 _ready.set_get_class(_UntouchedGet)
-ready = _ready.ready_get
-waiting = _ready.waiting_get
-serve = _ready.serve
 unconfirmed = functools.partial(_ready.waiting, _UntouchedConfirm, None)
 #: As defer.succeed(value), at a fifth of its price.
 succeeded = functools.partial(_ready.ready, _UntouchedConfirm, None)

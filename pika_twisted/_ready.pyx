@@ -1,4 +1,4 @@
-# cython: language_level=3, freethreading_compatible=True
+# cython: language_level=3, binding=False, freethreading_compatible=True
 """Deferreds that are built when somebody looks.
 
 Most Deferreds of a consumer or publisher are awaited, and nothing else. A stock one costs 0.4 us to
@@ -12,6 +12,8 @@ with Twisted's public methods, and is one from then on. Materialising costs 0.3 
 cimport cython
 from cpython.object cimport PyObject, PyObject_GenericGetAttr, PyObject_GenericSetAttr
 from cpython.ref cimport Py_DECREF, Py_INCREF
+
+from collections import OrderedDict
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -307,14 +309,14 @@ cdef class _Messages:
     cdef object queue
     cdef object pending
     cdef object popleft
-    cdef object waiting
+    cdef Line line
 
     def __aiter__(self):
         return self
 
     def __anext__(self):
         cdef Ready awaitable
-        if len(self.pending) == 0 or len(self.waiting) != 0 or self.queue.closed is not None:
+        if len(self.pending) == 0 or self.line.oldest is not None or self.queue.closed is not None:
             return self.queue.__anext__()
         awaitable = Ready.__new__(Ready)
         awaitable.value = self.popleft()
@@ -327,7 +329,7 @@ def iterate(queue):
     messages.queue = queue
     messages.pending = queue.pending
     messages.popleft = queue.pending.popleft
-    messages.waiting = queue._turns.waiting
+    messages.line = queue._turns
     return messages
 
 
@@ -374,40 +376,6 @@ cpdef waiting(untouched, turns):
     return deferred
 
 
-# The same for queues, whose class is known: 0.05 us less than through functools.partial.
-
-cdef object untouched_get = None
-
-
-def set_get_class(untouched):
-    """Tell the class of what a queue's `get()` returns."""
-    global untouched_get
-    untouched_get = untouched
-
-
-def ready_get(turns, value):
-    """A queue's Deferred that has its value."""
-    return ready(untouched_get, turns, value)
-
-
-def waiting_get(turns, order, wanted):
-    """A queue's Deferred that waits for its value; `order` remembers what it wants."""
-    deferred = waiting(untouched_get, turns)
-    order[deferred] = wanted
-    return deferred
-
-
-def serve(pending, order, turns):
-    """Give what is pending to what waits, the oldest first, until one of the two is used up."""
-    while pending and order:
-        waiter, wanted = order.popitem(False)
-        # Fired by somebody else: the message is for the next one.
-        if is_waiting(waiter):
-            value = pending.popmany(wanted) if wanted > 0 else pending.popleft()
-            if not settle(waiter, value):
-                turns.fire(waiter, value)
-
-
 cpdef bint is_waiting(deferred) except -1:
     """Whether a Deferred has no result yet; asking itself would materialise it."""
     if isinstance(deferred, DeferredFields) and (<DeferredFields>deferred).state != STOCK:
@@ -435,3 +403,123 @@ cpdef bint settle(deferred, value) except -1:
         run_driver(lazy, driver, args)
         return True
     return False
+
+
+cdef object untouched_get = None
+
+
+def set_get_class(untouched):
+    """Tell the class of what a queue's `get()` returns."""
+    global untouched_get
+    untouched_get = untouched
+
+
+cdef class Line:
+    """Who waits for a queue's messages, the oldest first, and what each waits for.
+
+    That is a number: of messages in a list, or 0 or less for one message by itself. Most queues
+    have one consumer: the oldest stands in fields, and get() costs 0.15 us less than with an
+    OrderedDict alone.
+    """
+
+    cdef object oldest      # None: nobody waits
+    cdef object wanted
+    cdef object others
+    cdef bint serving
+    cdef object pending, popleft  # of the queue, where that has one and the same
+
+    def __cinit__(self):
+        self.others = OrderedDict()
+
+    def __len__(self):
+        return 0 if self.oldest is None else 1 + len(self.others)
+
+    def __iter__(self):
+        return iter(() if self.oldest is None else (self.oldest, *self.others))
+
+    def __contains__(self, deferred):
+        return deferred is not None and (deferred is self.oldest or deferred in self.others)
+
+    def items(self):
+        """Pairs of who waits and for what."""
+        if self.oldest is None:
+            return []
+        return [(self.oldest, self.wanted), *self.others.items()]
+
+    def add(self, deferred, wanted):
+        """Let `deferred` wait behind the others."""
+        self.join(deferred, wanted)
+
+    cdef int join(self, deferred, wanted) except -1:
+        if self.oldest is None:
+            self.oldest = deferred
+            self.wanted = wanted
+        else:
+            self.others[deferred] = wanted
+        return 0
+
+    def forget(self, deferred):
+        """Let it wait no longer: what was cancelled leaves the next message to another one."""
+        if deferred is self.oldest:
+            self.leave()
+        else:
+            self.others.pop(deferred, None)
+
+    cdef int leave(self) except -1:
+        """The oldest goes."""
+        self.oldest = self.wanted = None
+        if len(self.others) != 0:
+            self.oldest, self.wanted = self.others.popitem(False)
+        return 0
+
+    def clear(self):
+        """Let nobody wait."""
+        self.oldest = self.wanted = None
+        self.others.clear()
+
+    cdef object next_of(self, pending):
+        if pending is not self.pending:
+            self.popleft = pending.popleft
+            self.pending = pending
+        return self.popleft()
+
+    def get(self, pending):
+        """A Deferred of the next message that is pending, or of the next that comes."""
+        if self.oldest is None and len(pending) != 0:
+            return ready(untouched_get, self, self.next_of(pending))
+        return self.new(0)
+
+    def get_many(self, pending, wanted):
+        """The same of up to `wanted` messages."""
+        if self.oldest is None and len(pending) != 0:
+            return ready(untouched_get, self, pending.popmany(wanted))
+        return self.new(wanted)
+
+    def wait(self, wanted):
+        """A Deferred that waits for its messages."""
+        return self.new(wanted)
+
+    cdef object new(self, wanted):
+        deferred = waiting(untouched_get, self)
+        self.join(deferred, wanted)
+        return deferred
+
+    def serve(self, pending):
+        """Give what is pending to what waits, until one of the two is used up.
+
+        What the callbacks do (get, put, close, cancel) takes effect here, not in a nested call.
+        """
+        if self.serving:
+            return
+        self.serving = True
+        try:
+            while self.oldest is not None and len(pending) != 0:
+                deferred, wanted = self.oldest, self.wanted
+                self.leave()
+                # Fired by somebody else: the message is for the next one.
+                if is_waiting(deferred):
+                    value = pending.popmany(wanted) if wanted > 0 else self.next_of(pending)
+                    if not settle(deferred, value):
+                        self.fire(deferred, value)
+        finally:
+            self.serving = False

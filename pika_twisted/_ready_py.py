@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import OrderedDict
+from collections.abc import Generator, Iterator
 from typing import Any
 
 
@@ -75,23 +76,75 @@ def set_get_class(untouched: Any) -> None:
 _untouched_get: Any = None
 
 
-def ready_get(turns: Any, value: Any) -> Any:
-    """A queue's Deferred that has its value."""
-    return ready(_untouched_get, turns, value)
+class Line:
+    """Who waits for a queue's messages, the oldest first, and what each waits for.
 
+    That is a number: of messages in a list, or 0 or less for one message by itself.
+    """
 
-def waiting_get(turns: Any, order: Any, wanted: int) -> Any:
-    """A queue's Deferred that waits for its value; `order` remembers what it wants."""
-    deferred = waiting(_untouched_get, turns)
-    order[deferred] = wanted
-    return deferred
+    __slots__ = ("_order", "_serving")
 
+    def __init__(self) -> None:
+        self._order: OrderedDict[Any, int] = OrderedDict()
+        self._serving = False
 
-def serve(pending: Any, order: Any, turns: Any) -> None:
-    """Give what is pending to what waits, the oldest first, until one of the two is used up."""
-    while pending and order:
-        waiter, wanted = order.popitem(last=False)
-        # Fired by somebody else: the message is for the next one.
-        if is_waiting(waiter):
-            value = pending.popmany(wanted) if wanted > 0 else pending.popleft()
-            turns.fire(waiter, value)
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._order))
+
+    def __contains__(self, deferred: object) -> bool:
+        return deferred in self._order
+
+    def items(self) -> list[tuple[Any, int]]:
+        """Pairs of who waits and for what."""
+        return list(self._order.items())
+
+    def add(self, deferred: Any, wanted: int) -> None:
+        """Let `deferred` wait behind the others."""
+        self._order[deferred] = wanted
+
+    def forget(self, deferred: Any) -> None:
+        """Let it wait no longer: what was cancelled leaves the next message to another one."""
+        self._order.pop(deferred, None)
+
+    def clear(self) -> None:
+        """Let nobody wait."""
+        self._order.clear()
+
+    def get(self, pending: Any) -> Any:
+        """A Deferred of the next message that is pending, or of the next that comes."""
+        if pending and not self._order:
+            return ready(_untouched_get, self, pending.popleft())
+        return self.wait(0)
+
+    def get_many(self, pending: Any, wanted: int) -> Any:
+        """The same of up to `wanted` messages."""
+        if pending and not self._order:
+            return ready(_untouched_get, self, pending.popmany(wanted))
+        return self.wait(wanted)
+
+    def wait(self, wanted: int) -> Any:
+        """A Deferred that waits for its messages."""
+        deferred = waiting(_untouched_get, self)
+        self.add(deferred, wanted)
+        return deferred
+
+    def serve(self, pending: Any) -> None:
+        """Give what is pending to what waits, until one of the two is used up.
+
+        What the callbacks do (get, put, close, cancel) takes effect here, not in a nested call.
+        """
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._order and pending:
+                deferred, wanted = self._order.popitem(last=False)
+                # Fired by somebody else: the message is for the next one.
+                if is_waiting(deferred):
+                    value = pending.popmany(wanted) if wanted > 0 else pending.popleft()
+                    self.fire(deferred, value)  # type: ignore[attr-defined]
+        finally:
+            self._serving = False

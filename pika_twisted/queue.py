@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, namedtuple
+from collections import namedtuple
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet import defer
 
 from ._codec import Backlog
-from ._deferreds import Turns, is_waiting, iterate, ready, ready_next, serve, waiting
+from ._deferreds import Turns, is_waiting, iterate, ready_next
 from ._reasons import fresh_exception
 from .ledger import AlreadySettled
 
@@ -111,55 +111,55 @@ class Waiting:
     Cancelling one of 100,000 costs as much as cancelling the only one.
     """
 
-    __slots__ = ("_order",)
+    __slots__ = ("_turns",)
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as a list
 
-    def __init__(self, order: OrderedDict[defer.Deferred[Any], int]) -> None:
-        self._order = order
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._turns)
 
     def __iter__(self) -> Iterator[defer.Deferred[Any]]:
-        return iter(self._order)
+        return iter(self._turns)
 
     def __reversed__(self) -> Iterator[defer.Deferred[Any]]:
-        return reversed(self._order)
+        return reversed(list(self._turns))
 
     def __contains__(self, item: object) -> bool:
-        return item in self._order
+        return item in self._turns
 
     def __getitem__(self, index: Any) -> Any:
-        return list(self._order)[index]
+        return list(self._turns)[index]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, (list, Waiting)):
-            return list(self._order) == list(other)
+            return list(self) == list(other)
         return NotImplemented
 
     def __repr__(self) -> str:
-        return repr(list(self._order))
+        return repr(list(self._turns))
 
     def append(self, deferred: defer.Deferred[Any]) -> None:
         """Let `deferred` wait behind the others for one message."""
-        self._order[deferred] = _ONE
+        self._turns.add(deferred, _ONE)
 
     def remove(self, deferred: defer.Deferred[Any]) -> None:
         """Let it wait no longer; ValueError when it does not wait."""
-        if deferred not in self._order:
+        if deferred not in self._turns:
             raise ValueError(f"{deferred!r} is not waiting")
-        del self._order[deferred]
+        self._turns.forget(deferred)
 
     def pop(self, index: int = -1) -> defer.Deferred[Any]:
         """Take one out."""
         deferred: defer.Deferred[Any] = self[index]
-        del self._order[deferred]
+        self._turns.forget(deferred)
         return deferred
 
     def clear(self) -> None:
         """Take all out."""
-        self._order.clear()
+        self._turns.clear()
 
 
 class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
@@ -179,9 +179,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         self.closed: Any = None
         self.pending: Any = Backlog()
         self._turns = Turns()
-        self._order = self._turns.waiting
-        self.waiting: Any = Waiting(self._order)
-        self._waking = False
+        self.waiting: Any = Waiting(self._turns)
         # See close().
         self._deliverable = True
         self._ended = False
@@ -194,10 +192,10 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         if self.closed is not None:
             return self._refuse()
         # While waiters are being served there can be messages and waiters at a time.
-        if self.size is not None and len(self.pending) - len(self._order) >= self.size:
+        if self.size is not None and len(self.pending) - len(self._turns) >= self.size:
             raise defer.QueueOverflow()
         self.pending.append(obj)
-        if self._order:
+        if self._turns:
             self.wake()
         return None
 
@@ -208,9 +206,9 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         """
         if self.closed is not None:
             return self._refuse()
-        if self.pending and not self._order:
-            return ready(self._turns, self.pending.popleft())
-        return self._wait(_ONE)
+        if self.backlog is not None:
+            self._check_backlog()
+        return self._turns.get(self.pending)
 
     def get_many(self, max_messages: int) -> defer.Deferred[list[ReceivedMessage]]:
         """A Deferred of a list of at least one message: what is there, up to `max_messages`.
@@ -222,11 +220,12 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
             raise TypeError(f"max_messages must be an int, not {max_messages!r}")
         if max_messages < 1:
             raise ValueError(f"max_messages must be at least 1, not {max_messages}")
-        if self.pending and not self._order and (self.closed is None or self._deliverable):
-            return ready(self._turns, self.pending.popmany(max_messages))
-        if self.closed is not None:
+        there = self.pending and not self._turns
+        if self.closed is not None and not (there and self._deliverable):
             return self._refuse()
-        return self._wait(max_messages)
+        if self.backlog is not None:
+            self._check_backlog()
+        return self._turns.get_many(self.pending, max_messages)
 
     def __aiter__(self) -> AsyncIterator[ReceivedMessage]:
         if type(self).__anext__ is not ClosableDeferredQueue.__anext__:
@@ -234,10 +233,12 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         return iterate(self)
 
     def __anext__(self) -> Awaitable[ReceivedMessage]:
-        if self.pending and not self._order and (self.closed is None or self._deliverable):
+        if self.pending and not self._turns and (self.closed is None or self._deliverable):
             return ready_next(self.pending.popleft())
         if self.closed is None:
-            return self._wait(_NEXT)
+            if self.backlog is not None:
+                self._check_backlog()
+            return self._turns.wait(_NEXT)
         if self._ended and not self.pending:
             raise StopAsyncIteration
         return self._refuse()
@@ -258,8 +259,8 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         self._deliverable = self._deliverable and deliverable
         self._ended = self._ended or end
         self.pending.track()
-        waiters = list(self._order.items())
-        self._order.clear()
+        waiters = self._turns.items()
+        self._turns.clear()
         for waiter, wanted in waiters:
             if is_waiting(waiter):
                 ends = end and wanted == _NEXT
@@ -276,18 +277,12 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         To be called after messages were appended to `pending` directly. What the callbacks do (get,
         put, close, cancel) takes effect here, not in a nested call.
         """
-        if self._waking:
-            return
-        self._waking = True
-        try:
-            serve(self.pending, self._order, self._turns)
-        finally:
-            self._waking = False
+        self._turns.serve(self.pending)
 
-    def _wait(self, wanted: int) -> defer.Deferred[Any]:
-        if self.backlog is not None and len(self._order) >= self.backlog:
+    def _check_backlog(self) -> None:
+        there = self.pending and not self._turns
+        if not there and len(self._turns) >= self.backlog:
             raise defer.QueueUnderflow()
-        return waiting(self._turns, self._order, wanted)
 
     def _refuse(self) -> defer.Deferred[Any]:
         """A Deferred that has failed with the reason.
