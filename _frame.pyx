@@ -30,7 +30,7 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_CLEAR, Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_SET_ITEM
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -1186,7 +1186,7 @@ cdef class Subscription:
     cdef object token
     cdef object tag        # as Deliver.consumer_tag shows it
     cdef bytes tag_octets
-    cdef bint reported     # its token is on the list that take_ready() gives out
+    cdef uint64_t reported  # FrameDecoder.taken when its token was last put on the list
 
     def __init__(self, Backlog backlog not None, channel, token, bytes tag_octets):
         self.backlog = backlog
@@ -1320,9 +1320,8 @@ cdef class FrameDecoder:
     cdef public uint64_t max_message_size
     cdef int nesting
     cdef readonly uint64_t frames_direct, messages_direct
-    #: next_frame() returns None after so many direct messages, with ``more`` set; 0: no limit.
+    #: next_frame() returns False after so many direct messages; 0: no limit.
     cdef public uint32_t burst
-    cdef readonly bint more
     cdef object message_class
 
     # Input: the chunk that is being read, the chunks behind it, and the beginning of a frame that
@@ -1345,7 +1344,8 @@ cdef class FrameDecoder:
     cdef dict channels
     cdef int last_number             # a cache of one: most frames are of the channel of the last
     cdef ChannelState last_channel
-    cdef list reported               # subscriptions that got messages
+    cdef list tokens                 # of subscriptions that got messages
+    cdef uint64_t taken              # how often they were taken, and 1
 
     cdef bint started, busy
     cdef int failure                 # the reply code of the error; 0: none
@@ -1369,7 +1369,8 @@ cdef class FrameDecoder:
         self.max_nesting = max_nesting
         self.later = []
         self.channels = {}
-        self.reported = []
+        self.tokens = []
+        self.taken = 1
         self.last_number = -1
 
     def __dealloc__(self):
@@ -1394,7 +1395,7 @@ cdef class FrameDecoder:
     @property
     def ready(self):
         """Whether take_ready() has something to give out."""
-        return len(self.reported) != 0
+        return len(self.tokens) != 0
 
     # -- the public calls
 
@@ -1413,7 +1414,7 @@ cdef class FrameDecoder:
             self.fail(RESOURCE_ERROR, OUT_OF_MEMORY)
 
     def next_frame(self):
-        """The next frame that is no direct delivery, or None when more data is needed."""
+        """The next frame that is no direct delivery; None: more data is needed; False: a burst."""
         if self.failure:
             raise DecodeError(self.failure, self.failure_text)
         if self.busy:  # from a finalizer, in the middle of an allocation
@@ -1452,14 +1453,10 @@ cdef class FrameDecoder:
 
     def take_ready(self):
         """The tokens of those who got messages since the last call, in the order they did."""
-        cdef Subscription subscription
-        if not self.reported:
+        if not self.tokens:
             return []
-        reported, self.reported = self.reported, []
-        tokens = []
-        for subscription in reported:
-            subscription.reported = False
-            tokens.append(subscription.token)
+        tokens, self.tokens = self.tokens, []
+        self.taken += 1
         return tokens
 
     def forget_channel(self, int channel_number):
@@ -1530,7 +1527,6 @@ cdef class FrameDecoder:
         """Read frames until one is to be returned, the input is used up, or a burst is over."""
         cdef octets payload
         cdef uint64_t last = self.messages_direct + self.burst
-        self.more = False
         while True:
             if self.step != FRAME:
                 if not self.stream_body() and not self.refill():
@@ -1546,8 +1542,7 @@ cdef class FrameDecoder:
                 return result
             self.frames_direct += 1
             if self.messages_direct == last and self.burst:
-                self.more = True
-                return None
+                return False
 
     cdef int find_frame(self, octets* payload) except -1:
         """Point ``payload`` at a whole frame's: 1. More data is needed, or the step changed: 0."""
@@ -1895,9 +1890,9 @@ cdef class FrameDecoder:
                 state.take_body(),
             ))
             self.messages_direct += 1
-            if not subscription.reported:
-                subscription.reported = True
-                self.reported.append(subscription)
+            if subscription.reported != self.taken:
+                subscription.reported = self.taken
+                self.tokens.append(subscription.token)
         state.end_content()
         return 0
 
@@ -1928,12 +1923,13 @@ cdef inline void store_u64(unsigned char* at, uint64_t value) noexcept nogil:
 cdef class OutputBuffer:
     """Encoded frames of all channels of one connection, in the order of the calls."""
 
-    cdef public bint held
+    cdef readonly bint held
     cdef public Py_ssize_t limit
     cdef readonly uint64_t frames
     cdef Py_ssize_t largest_frame
     cdef PyObject* octets          # bytes in the making, nobody else holds them; NULL: no room
     cdef Py_ssize_t used, size
+    cdef Py_ssize_t expected       # octets that go at a time, when it is many of them
     cdef bint busy                 # a call is being encoded
 
     def __cinit__(self, *, frame_max=131072, limit=65536):
@@ -1957,6 +1953,10 @@ cdef class OutputBuffer:
     def __len__(self):
         return self.used
 
+    def hold(self, bint held):
+        """Whether what is encoded may wait until the buffer is full."""
+        self.held = held
+
     def take(self):
         """Everything that was encoded; the buffer is empty then."""
         cdef PyObject* octets
@@ -1966,9 +1966,13 @@ cdef class OutputBuffer:
             taken = PyBytes_FromStringAndSize(
                 NULL if self.octets is NULL else PyBytes_AS_STRING(<object>self.octets), self.used
             )
-            self.used = 0
+            self.used = self.expected = 0
+            if self.size > HAND_OVER:
+                self.size = 0
+                Py_CLEAR(self.octets)
             return taken
         octets, used = self.octets, self.used
+        self.expected = min(used, self.limit + self.limit // 4)
         self.octets = NULL
         self.used = self.size = 0
         _PyBytes_Resize(&octets, used)
@@ -1995,7 +1999,12 @@ cdef class OutputBuffer:
         return <unsigned char*>PyBytes_AS_STRING(<object>self.octets) + self.used - count
 
     cdef int grow(self, Py_ssize_t count) except -1:
-        cdef Py_ssize_t size = max(self.used + count, 2 * self.size, <Py_ssize_t>FIRST_ROOM)
+        # After a full buffer one of the same size: growing to it copied each octet twice, and went
+        # beyond the 128 KiB from where on malloc maps fresh pages; a third of a publish's cost.
+        cdef Py_ssize_t size = max(
+            self.used + count, 2 * self.size, self.expected + self.expected // 16,
+            <Py_ssize_t>FIRST_ROOM
+        )
         cdef PyObject* bigger
         # Not realloc: where that fails it takes away what was encoded before.
         bigger = PyBytes_FromStringAndSize_raw(NULL, size)
@@ -2052,8 +2061,13 @@ cdef class ChannelEncoder:
     cdef readonly int number
     #: While it is False nothing is encoded, and True returned: the caller's slow path says why.
     cdef public bint open
-    #: What basic_ack() calls when it is time to write.
+    #: What basic_ack() and basic_publish() call when it is time to write.
     cdef public object flush
+    #: Acks are minded by a ledger, publishes wait for confirms, and what does all that then.
+    cdef public bint minded, confirmed
+    cdef public object slow_ack, slow_publish
+    #: Makes the result of basic_publish().
+    cdef public object succeeded
 
     def __cinit__(self, OutputBuffer output not None, int number):
         if not 0 <= number <= 0xFFFF:
@@ -2067,8 +2081,10 @@ cdef class ChannelEncoder:
         return self.settle(BASIC_ACK, delivery_tag, 1 if multiple else 0)
 
     def basic_ack(self, delivery_tag=0, multiple=False):
-        """The same, with what the caller has to do when it is time to write."""
-        if self.settle(BASIC_ACK, delivery_tag, 1 if multiple else 0):
+        """All that the channel's method of this name does, unless it is minded."""
+        if self.minded:
+            self.slow_ack(delivery_tag, multiple)
+        elif self.settle(BASIC_ACK, delivery_tag, 1 if multiple else 0):
             self.flush()
 
     def nack(self, delivery_tag=0, multiple=False, requeue=True):
@@ -2094,24 +2110,41 @@ cdef class ChannelEncoder:
 
     def publish(self, exchange, routing_key, body, properties=None, mandatory=False):
         """Basic.Publish with its header and body: all of it, or an exception and nothing."""
+        if not self.open:
+            return True
+        return self.publish_or_raise(exchange, routing_key, body, properties, mandatory)
+
+    def basic_publish(self, exchange, routing_key, body, properties=None, mandatory=False):
+        """All that the channel's method of this name does, unless it is confirmed or refused."""
+        cdef bint due
+        if not self.open or self.confirmed:
+            return self.slow_publish(exchange, routing_key, body, properties, mandatory)
+        try:
+            due = self.publish_or_raise(exchange, routing_key, body, properties, mandatory)
+        except Exception:
+            return self.slow_publish(exchange, routing_key, body, properties, mandatory)
+        result = self.succeeded()
+        if due:
+            self.flush()
+        return result
+
+    cdef bint publish_or_raise(self, exchange, routing_key, body, properties,
+                               bint mandatory) except -1:
         cdef OutputBuffer output = self.output
         cdef Py_ssize_t used
         cdef uint64_t frames
         cdef bytes encoded = None
-        if not self.open:
-            return True
         if properties is not None and encode_of(properties) is not PIKA_ENCODE:
             encoded = b"".join(properties.encode())  # the user's own: runs before anything else
             properties = None
         if not PyBytes_CheckExact(body):
             body = body_octets(body)
-        cdef bint bit = mandatory
         output.check_idle()
         used = output.used
         frames = output.frames
         output.busy = True
         try:
-            self.publish_frames(exchange, routing_key, <bytes>body, properties, encoded, bit)
+            self.publish_frames(exchange, routing_key, <bytes>body, properties, encoded, mandatory)
         except BaseException:
             output.used = used
             output.frames = frames

@@ -14,7 +14,6 @@ the same queue's `get()` runs is run when that one has returned.
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -164,10 +163,10 @@ _ready.set_driver(DRIVER)
 _ready.make_lazy(_UntouchedGet, GetDeferred)
 _ready.make_lazy(_UntouchedConfirm, ConfirmDeferred)
 
-_ready.set_get_class(_UntouchedGet)
-unconfirmed = functools.partial(_ready.waiting, _UntouchedConfirm, None)
-#: As defer.succeed(value), at a fifth of its price.
-succeeded = functools.partial(_ready.ready, _UntouchedConfirm, None)
+_ready.set_classes(_UntouchedGet, _UntouchedConfirm)
+
+succeeded = _ready.succeeded
+unconfirmed = _ready.unconfirmed
 is_waiting = _ready.is_waiting
 iterate = _ready.iterate
 ready_next = _ready.ready_next

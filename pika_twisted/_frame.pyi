@@ -1,7 +1,7 @@
 """What ``_frame.pyx`` and its twin ``_frame_py.py`` promise."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, SupportsIndex, final, overload
+from typing import Any, Literal, SupportsIndex, final, overload
 
 from pika import frame, spec
 from typing_extensions import Self
@@ -66,8 +66,8 @@ class FrameDecoder:
     where it is more than ``frame_max``. ``max_nesting`` (at most 1000) is how deep tables and
     arrays may lie inside the outermost table.
 
-    ``burst``: next_frame() returns None after so many direct messages, with ``more`` set, so that
-    they can be handed out before the next ones are made; 0 for no limit.
+    ``burst``: next_frame() returns False after so many direct messages, so that they can be handed
+    out before the next ones are made; 0 for no limit.
 
     ``frames_direct`` counts the frames that next_frame() did not return: those of direct
     deliveries, and the body frames of oversized contents.
@@ -78,8 +78,6 @@ class FrameDecoder:
     max_message_size: int
     max_nesting: int
     burst: int
-    @property
-    def more(self) -> bool: ...
     @property
     def frames_direct(self) -> int: ...
     @property
@@ -107,6 +105,7 @@ class FrameDecoder:
         | frame.Heartbeat
         | frame.ProtocolHeader
         | OversizedContent
+        | Literal[False]
         | None
     ): ...
     def subscribe(
@@ -157,13 +156,15 @@ class OutputBuffer:
     Where memory runs out in take(), what was encoded is lost: the connection has to be dropped.
     """
 
-    held: bool
     frame_max: int
     limit: int
+    @property
+    def held(self) -> bool: ...
     @property
     def frames(self) -> int: ...
     def __new__(cls, *, frame_max: int = 131072, limit: int = 65536) -> Self: ...
     def __len__(self) -> int: ...
+    def hold(self, held: bool) -> None: ...
     def take(self) -> bytes: ...
     def channel(self, number: int) -> ChannelEncoder: ...
 
@@ -176,7 +177,12 @@ class ChannelEncoder:
     """
 
     open: bool
-    flush: Any  # called by basic_ack() when the buffer is to be written out
+    flush: Any  # called by basic_ack() and basic_publish() when the buffer is to be written out
+    minded: bool
+    confirmed: bool
+    slow_ack: Any
+    slow_publish: Any
+    succeeded: Any
     @property
     def number(self) -> int: ...
     def __new__(cls, output: OutputBuffer, number: int) -> Self: ...
@@ -194,3 +200,11 @@ class ChannelEncoder:
         properties: spec.BasicProperties | None = None,
         mandatory: bool = False,
     ) -> bool: ...
+    def basic_publish(
+        self,
+        exchange: str | bytes,
+        routing_key: str | bytes,
+        body: str | bytes | bytearray | memoryview,
+        properties: spec.BasicProperties | None = None,
+        mandatory: bool = False,
+    ) -> Any: ...

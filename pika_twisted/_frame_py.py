@@ -120,9 +120,8 @@ class FrameDecoder:
         self.max_nesting = max_nesting
         self.frames_direct = 0
         self.messages_direct = 0
-        #: next_frame() returns None after so many direct messages, with `more` set; 0: no limit.
+        #: next_frame() returns False after so many direct messages; 0: no limit.
         self.burst = 0
-        self.more = False
         self._message_class = message_class
         self._buffer = bytearray()
         self._started = False
@@ -148,7 +147,6 @@ class FrameDecoder:
         if self._failure is not None:
             raise DecodeError(*self._failure.args)
         last = self.messages_direct + self.burst
-        self.more = False
         try:
             while (cut := self._cut_frame()) is not None:
                 self._started = True
@@ -157,8 +155,7 @@ class FrameDecoder:
                     return result
                 self.frames_direct += 1
                 if self.burst and self.messages_direct == last:
-                    self.more = True
-                    return None
+                    return False
         except DecodeError as error:
             self._failure = DecodeError(*error.args)
             self._buffer.clear()

@@ -28,6 +28,9 @@ class OutputBuffer:
     def __len__(self) -> int:
         return len(self._octets)
 
+    def hold(self, held: bool) -> None:
+        self.held = held
+
     def take(self) -> bytes:
         octets = bytes(self._octets)
         self._octets.clear()
@@ -51,15 +54,23 @@ class ChannelEncoder:
         self.number = number
         #: While it is False nothing is encoded, and True returned: the caller's slow path says why.
         self.open = True
-        #: What basic_ack() calls when it is time to write.
+        #: What basic_ack() and basic_publish() call when it is time to write.
         self.flush: Any = None
+        #: Acks are minded by a ledger, publishes wait for confirms, and what does all that then.
+        self.minded = self.confirmed = False
+        self.slow_ack: Any = None
+        self.slow_publish: Any = None
+        #: Makes the result of basic_publish().
+        self.succeeded: Any = None
         self._output = output
 
     def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool:
         return not self.open or self._method(spec.Basic.Ack(_tag(delivery_tag), multiple))
 
     def basic_ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> None:
-        if self.ack(delivery_tag, multiple):
+        if self.minded:
+            self.slow_ack(delivery_tag, multiple)
+        elif self.ack(delivery_tag, multiple):
             self.flush()
 
     def nack(
@@ -95,6 +106,26 @@ class ChannelEncoder:
                 *(frame.Body(self.number, fragment).marshal() for fragment in bodies),
             ]
         )
+
+    def basic_publish(
+        self,
+        exchange: str | bytes,
+        routing_key: str | bytes,
+        body: Any,
+        properties: Any = None,
+        mandatory: bool = False,
+    ) -> Any:
+        arguments = (exchange, routing_key, body, properties, mandatory)
+        if not self.open or self.confirmed:
+            return self.slow_publish(*arguments)
+        try:
+            due = self.publish(*arguments)
+        except Exception:
+            return self.slow_publish(*arguments)
+        result = self.succeeded()
+        if due:
+            self.flush()
+        return result
 
     def _method(self, method: Any) -> bool:
         return self._output._append([frame.Method(self.number, method).marshal()])

@@ -406,12 +406,24 @@ cpdef bint settle(deferred, value) except -1:
 
 
 cdef object untouched_get = None
+cdef object untouched_confirm = None
 
 
-def set_get_class(untouched):
-    """Tell the class of what a queue's `get()` returns."""
-    global untouched_get
-    untouched_get = untouched
+def set_classes(get, confirm):
+    """Tell the untouched classes of what a queue's `get()` and what a publish return."""
+    global untouched_get, untouched_confirm
+    untouched_get = get
+    untouched_confirm = confirm
+
+
+def succeeded(value=None):
+    """As defer.succeed(), at a fifth of its price."""
+    return ready(untouched_confirm, None, value)
+
+
+def unconfirmed():
+    """A Deferred that waits for a publish's confirm."""
+    return waiting(untouched_confirm, None)
 
 
 cdef class Line:

@@ -67,13 +67,25 @@ def settle(deferred: Any, value: Any) -> bool:
     return False
 
 
-def set_get_class(untouched: Any) -> None:
-    """Tell the class of what a queue's `get()` returns."""
-    global _untouched_get
-    _untouched_get = untouched
+def set_classes(get: Any, confirm: Any) -> None:
+    """Tell the untouched classes of what a queue's `get()` and what a publish return."""
+    global _untouched_get, _untouched_confirm
+    _untouched_get = get
+    _untouched_confirm = confirm
 
 
 _untouched_get: Any = None
+_untouched_confirm: Any = None
+
+
+def succeeded(value: Any = None) -> Any:
+    """As defer.succeed()."""
+    return ready(_untouched_confirm, None, value)
+
+
+def unconfirmed() -> Any:
+    """A Deferred that waits for a publish's confirm."""
+    return waiting(_untouched_confirm, None)
 
 
 class Line:

@@ -82,10 +82,8 @@ class TwistedChannel(Topology, Settling):
         )
         if isinstance(channel, Channel):
             channel.face = self
-        if isinstance(channel, Channel) and type(self).basic_ack is TwistedChannel.basic_ack:
-            # One call into C instead of two calls: 0.03 instead of 0.06 us for each message.
             channel.encoder.flush = channel.flush
-            self.basic_ack = channel.encoder.basic_ack  # type: ignore[method-assign]
+            self._shorten(channel.encoder)
         self.on_closed: defer.Deferred[Any] = defer.Deferred()
         channel.add_callback(self._on_getempty, [spec.Basic.GetEmpty], False)
         channel.add_on_close_callback(self._on_channel_closed)
@@ -93,6 +91,20 @@ class TwistedChannel(Topology, Settling):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} channel={self._channel!r}>"
+
+    def _shorten(self, encoder: Any) -> None:
+        """Let the two calls made for each message go straight into C, unless they are overridden.
+
+        That is 0.06 instead of 0.1 us for an ack, and 0.3 instead of 0.5 us for a publish. The rare
+        cases come back to the methods of this class.
+        """
+        if type(self).basic_ack is TwistedChannel.basic_ack:
+            encoder.slow_ack = self.basic_ack
+            self.basic_ack = encoder.basic_ack  # type: ignore[method-assign]
+        if type(self).basic_publish is TwistedChannel.basic_publish:
+            encoder.slow_publish = self.basic_publish
+            encoder.succeeded = succeeded
+            self.basic_publish = encoder.basic_publish  # type: ignore[method-assign]
 
     # State
 
@@ -310,7 +322,7 @@ class TwistedChannel(Topology, Settling):
             deferred = confirms.expect(exchange, routing_key, body, mandatory)
             self._resume_reading()
         else:
-            deferred = succeeded(None)
+            deferred = succeeded()
         if due:
             self._channel.flush()
         return deferred
@@ -343,11 +355,16 @@ class TwistedChannel(Topology, Settling):
             self._watch_returns()
             options: dict[str, Any] = {"ack_nack_callback": self._on_delivery_confirmation}
             if isinstance(self._channel, Channel):
-                options["on_sent"] = self._confirms.select_sent
+                options["on_sent"] = self._on_select_sent
                 self._channel.unconfirmed = lambda: self._confirms.outstanding
                 self._resume_reading = self._channel.connection.gate.resume
             self._call("confirm_delivery", self._on_select_ok, **options).addBoth(self._selected)
         return waiter
+
+    def _on_select_sent(self) -> None:
+        """Confirm.Select was written: the next publish is the first that the broker numbers."""
+        self._confirms.select_sent()
+        self._channel.encoder.confirmed = True
 
     def _selected(self, result: Any) -> None:
         """Tell everybody who called `confirm_delivery()` how it went."""

@@ -25,6 +25,7 @@ from ._guard import guarded
 from .channel_state import Channel
 from .endings import final_reason
 from .exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
+from .inbound import Inbound
 from .outbound import Outbound
 from .queue import ReceivedMessage
 from .stats import PastChannels
@@ -50,11 +51,6 @@ _ABORTING = (
     HandshakeTimeout,
 )
 
-
-#: So many messages are made before the first of them is handed out. A chunk of 256 KiB can hold
-#: 2,000; below 700, the threshold of the cyclic collector's youngest generation, those that were
-#: handed out are gone before it looks at them: 0.32 instead of 0.49 us a message with get_many().
-BURST = 512
 
 #: What settles publishes of a channel in confirm mode.
 _CONFIRMS = (spec.Basic.Ack, spec.Basic.Nack)
@@ -103,6 +99,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
     ) -> None:
         self.gate = ReadGate(water_marks, self._awaits_broker, time.monotonic)
         self.outbound = Outbound(self._emit, self._adapter_call_later)
+        self.inbound = Inbound(self.outbound, self.gate, self._process_one, self._refuse)
         self._direct_delivery = direct_delivery
         self._limits = {
             "max_message_size": max_message_size,
@@ -114,10 +111,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         self._reactor: Any = custom_reactor
         self._transport: Any = None
         self._guard_timer: _TimerHandle | None = None
-        self._draining = False
-        self._frames_processed = 0
         self.past = PastChannels()
-        self._deaf = False  # True: whatever still arrives is ignored
         self.close_reason: Exception | None = None
         self.is_blocked = False
         super().__init__(
@@ -131,10 +125,11 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
     def _init_connection_state(self) -> None:
         # pika calls this from its constructor and again after the stream has ended.
         asked = self.params.frame_max or spec.FRAME_MAX_SIZE
-        self._decoder = _codec.FrameDecoder(
-            ReceivedMessage, frame_max=max(asked, spec.FRAME_MIN_SIZE), **self._limits
+        self.inbound.start(
+            _codec.FrameDecoder(
+                ReceivedMessage, frame_max=max(asked, spec.FRAME_MIN_SIZE), **self._limits
+            )
         )
-        self._decoder.burst = BURST
         super()._init_connection_state()
         self.messages_indirect = 0
 
@@ -170,61 +165,31 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
     # Inbound
 
     def _on_data_available(self, data_in: bytes) -> None:
-        self.bytes_received += len(data_in)
-        if self._deaf:
-            return
-        self._decoder.feed(data_in)
-        if not self._draining:  # else the loop further up the stack takes it
-            self._drain()
+        self.inbound.receive(data_in)
 
-    def _drain(self) -> None:
-        """Decode everything that was fed; the one loop every received byte goes through.
+    def _process_one(self, value: Any) -> None:
+        self._process_frame(value)
 
-        Messages of subscribed consumers are in their queues when `next_frame()` returns. Their
-        waiting get()s are woken once per chunk or burst, and before any other frame is handed to
-        pika, so that order is kept: waking for each message costs five times as much.
-        """
-        decoder, outbound = self._decoder, self.outbound
-        output = outbound.buffer
-        self._draining = True
-        output.held = outbound.can_hold
-        try:
-            while not self._deaf:
-                value = decoder.next_frame()
-                if decoder.ready:
-                    for consumer in decoder.take_ready():
-                        consumer.wake()
-                if value is None:
-                    if not decoder.more:
-                        break
-                elif not self._deaf:
-                    self._process_frame(value)
-        except DecodeError as refusal:
-            for consumer in decoder.take_ready():
-                consumer.wake()
-            self._refuse(refusal)
-        except MemoryError as exhausted:
-            self._refuse(DecodeError(spec.RESOURCE_ERROR, "out of memory"), exhausted)
-        except Exception as bug:
-            # Ours or pika's: users' callbacks are guarded where they are registered.
-            LOGGER.exception("Unexpected error while processing a frame; closing the connection")
-            self._refuse(DecodeError(spec.INTERNAL_ERROR, f"client error: {bug!r}"), bug)
-        finally:
-            self._draining = output.held = False
-            if output or outbound.ledgers:
-                outbound.end_read()
-            if self.gate.full:
-                self.gate.settle()
+    # pika counts from 0 when a connection begins, and adds 1 for a frame that it processes; its
+    # heartbeats look whether more octets have come.
+
+    @property
+    def bytes_received(self) -> int:
+        """How many octets have come."""
+        return self.inbound.octets
+
+    @bytes_received.setter
+    def bytes_received(self, count: int) -> None:
+        self.inbound.octets = count
 
     @property
     def frames_received(self) -> int:
         """How many frames have come, those that the decoder delivered itself included."""
-        return self._frames_processed + self._decoder.frames_direct
+        return self.inbound.frames
 
     @frames_received.setter
     def frames_received(self, count: int) -> None:
-        # pika's own code counts what it processes by adding 1 here.
-        self._frames_processed = count - self._decoder.frames_direct
+        self.inbound.frames_processed += count - self.inbound.frames
 
     def _process_frame(self, value: Any) -> None:
         """Check what pika's state machine takes on trust, then hand the frame to it."""
@@ -257,11 +222,11 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
             super()._process_frame(value)
         elif type(method) in _CONFIRMS and channel.on_confirm is not None:
             # Through pika's callback manager a confirm costs 11 us, three quarters of them there.
-            self._frames_processed += 1
+            self.inbound.frames_processed += 1
             channel.take_confirm(value)
         elif spec.has_content(method.INDEX):
             # pika would stop at an observer's callback and lose the method of the content.
-            self._frames_processed += 1
+            self.inbound.frames_processed += 1
             self._process_callbacks(value)
             if value.channel_number in self._channels:
                 channel._handle_content_frame(value)
@@ -330,14 +295,14 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         The one shortcut past pika's state machine; `direct_delivery=False` closes it.
         """
         if self._direct_delivery:
-            self._decoder.subscribe(channel_number, consumer_tag, backlog, channel, token)
+            self.inbound.decoder.subscribe(channel_number, consumer_tag, backlog, channel, token)
 
     def unsubscribe(self, channel_number: int, consumer_tag: str) -> None:
         """Send what comes for this consumer through pika's state machine again."""
-        self._decoder.unsubscribe(channel_number, consumer_tag)
+        self.inbound.decoder.unsubscribe(channel_number, consumer_tag)
 
     def _on_channel_cleanup(self, channel: Channel) -> None:
-        self._decoder.forget_channel(channel.channel_number)
+        self.inbound.decoder.forget_channel(channel.channel_number)
         super()._on_channel_cleanup(channel)
 
     def _awaits_broker(self) -> bool:
@@ -398,7 +363,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         if self._error is None:
             self._error = why
         self._remove_heartbeat()
-        self._deaf = True
+        self.inbound.deaf = True
         if self._transport is not None:
             self._transport.abortConnection()
         elif self.close_reason is None:
@@ -407,7 +372,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
     def _refuse(self, refusal: DecodeError, cause: BaseException | None = None) -> None:
         """End the connection for what the peer did: Connection.Close and its code, then the end."""
         LOGGER.error("Closing the connection: %s", refusal)
-        if self._deaf or self.is_closed:
+        if self.inbound.deaf or self.is_closed:
             return
         close = spec.Connection.Close(refusal.reply_code, refusal.reply_text[:255], 0, 0)
         self._send_method(0, close)
@@ -440,7 +405,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
                 spec.FRAME_ERROR, f"frame_max {offered} is below {spec.FRAME_MIN_SIZE}"
             )
         super()._on_connection_tune(method_frame)
-        self._decoder.frame_max = self.outbound.buffer.frame_max = self.params.frame_max
+        self.inbound.decoder.frame_max = self.outbound.buffer.frame_max = self.params.frame_max
 
     def _on_connection_open_ok(self, method_frame: frame.Method[Any]) -> None:
         self._cancel_guard()
@@ -451,14 +416,14 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         if self._error is None:
             self._error = error
         self._remove_heartbeat()
-        self._deaf = True
+        self.inbound.deaf = True
         if isinstance(error, _ABORTING):
             self.abort(error)
         else:
             self._adapter_disconnect_stream()
 
     def _on_stream_terminated(self, error: Exception | None) -> None:
-        self._deaf = True
+        self.inbound.deaf = True
         self._cancel_guard()
         why = self._error if self._error is not None else error
         self._error = self.close_reason = final_reason(why, self._opened, self.connection_state)
@@ -470,7 +435,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
 
     def _adapter_disconnect_stream(self) -> None:
         self.flush()
-        self._deaf = True
+        self.inbound.deaf = True
         if self._transport is not None:
             self._guard(LINGER, self._transport.abortConnection)
             self._transport.loseConnection()

@@ -73,7 +73,8 @@ class Outbound:
         if timer is not None:
             timer.cancel()
         self._transport = None
-        self.can_hold = self.buffer.held = False
+        self.can_hold = False
+        self.buffer.hold(False)
         self.ledgers = []
 
     def _flushing_first(self, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,7 +116,7 @@ class Outbound:
         if self._writes <= EAGER_WRITES:
             self.flush()
         else:
-            self.buffer.held = True
+            self.buffer.hold(True)
             self._await_end_of_turn()
 
     def hold_acks(self, ledger: Any) -> None:
@@ -136,5 +137,5 @@ class Outbound:
     def _on_end_of_turn(self) -> None:
         self._end_of_turn = None
         self._writes = 0
-        self.buffer.held = False
+        self.buffer.hold(False)
         self.flush()

@@ -62,7 +62,8 @@ class Settling:
         ledger = self._ledger = Ledger(self._encoder, first, batch, hold)
         ledger.complete = complete
         self._encoder = ledger
-        self.__dict__.pop("basic_ack", None)  # the shortcut past the ledger
+        if ours:
+            self._channel.encoder.minded = True  # no ack goes past the ledger any more
         for consumer in self._details.values():
             self._note_deliveries(consumer)
         return ledger
