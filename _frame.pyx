@@ -73,11 +73,17 @@ cdef extern from *:
     #define bare_object(type, items) \
         (((PyTypeObject *)(type))->tp_alloc((PyTypeObject *)(type), (items)))
 
-    /* The same for a class that the cyclic collector has nothing to do with, in half the time. */
-    static inline PyObject *bare_light_object(PyObject *type) {
-        PyObject *o = (PyObject *)PyObject_Calloc(1, ((PyTypeObject *)type)->tp_basicsize);
-        return o == NULL ? PyErr_NoMemory() : PyObject_Init(o, (PyTypeObject *)type);
+    /* The same for a class that the cyclic collector has nothing to do with, in half the time. Behind
+       the object there is room for so many octets of its own. */
+    static inline PyObject *bare_light_object(PyObject *type, size_t octets) {
+        size_t size = (size_t)((PyTypeObject *)type)->tp_basicsize;
+        PyObject *o = (PyObject *)PyObject_Malloc(size + octets);
+        if (o == NULL)
+            return PyErr_NoMemory();
+        memset(o, 0, size);
+        return PyObject_Init(o, (PyTypeObject *)type);
     }
+    #define own_octets(o) ((unsigned char *)(o) + Py_TYPE(o)->tp_basicsize)
 
     /* Where an object keeps its instance dict; NULL there until somebody needs one. */
     #define dict_slot(o) ((PyObject **)((char *)(o) + Py_TYPE(o)->tp_dictoffset))
@@ -109,7 +115,8 @@ cdef extern from *:
     #define is_short_ascii(o) (PyUnicode_CheckExact(o) && PyUnicode_IS_COMPACT_ASCII(o))
     """
     object bare_object(object type, Py_ssize_t items)
-    object bare_light_object(object type)
+    object bare_light_object(object type, size_t octets)
+    unsigned char* own_octets(object o)
     PyObject** dict_slot(object o)
     void forget_hash(object o)
     object text_or_bytes(const unsigned char* at, Py_ssize_t size)
@@ -185,6 +192,8 @@ cdef enum:
     # A body is allocated at once up to this size, beyond it as its octets really come: the size
     # a peer announces costs it 8 octets.
     PREALLOCATE_MAX = 16 << 20
+    # Longer properties are not remembered to be compared with the next message's.
+    LARGEST_SEEN = 4096
     # A partial frame's buffer is kept for the next one unless it grew beyond this.
     CARRY_KEPT = 256 << 10
     # An output buffer is handed over as it is from this size on; below, copying is cheaper than
@@ -571,7 +580,8 @@ cdef class _Light:
     cdef dict __dict__              # Cython demands it because pika's classes have one
     cdef unsigned char in_dict      # the instance dict is the truth, the C fields are no more
     cdef unsigned char bit          # of methods: redelivered
-    cdef uint32_t number            # of methods: FieldKind.NUMBER; of properties: max_nesting
+    cdef uint16_t nesting           # of properties: max_nesting
+    cdef uint32_t number            # of methods: FieldKind.NUMBER; of properties: own octets
 
     def __dealloc__(self):
         # Cython would empty the dict before it lets go of it, under the hands of whoever else
@@ -623,7 +633,9 @@ cdef class _ContentMethod(_Light):
 cdef class _RawProperties(_Light):
     """The octets of a message's properties, decoded when one of them is touched: 0.8 us saved."""
 
-    cdef PyObject* raw_octets  # bytes, or NULL where a caller made the object
+    # bytes that several messages share, or NULL: it has ``number`` octets of its own, right behind
+    # it, which saves 32 bytes and an allocation; or none, where a caller made it.
+    cdef PyObject* raw_octets
     # NULL, or the 14 properties once they are decoded (NULL: it and those behind it can't be),
     # and behind them why some can't (str or NULL).
     cdef PyObject** values
@@ -635,14 +647,18 @@ cdef class _RawProperties(_Light):
     @property
     def raw(self):
         """The octets the properties came in; None where they came from no peer."""
-        return None if self.raw_octets is NULL else <object>self.raw_octets
+        if self.raw_octets is not NULL:
+            return <object>self.raw_octets
+        if self.number == 0:
+            return None
+        return PyBytes_FromStringAndSize(<const char*>own_octets(self), self.number)
 
     def __reduce__(self):
         # Undecoded as long as nobody has looked: no decoding error can come of it.
-        looked = (self.raw_octets is NULL or self.values is not NULL
-                  or dict_slot(self)[0] is not NULL)
+        raw = self.raw
+        looked = raw is None or self.values is not NULL or dict_slot(self)[0] is not NULL
         fields = dict(own_dict(self)) if looked else None
-        return restore_properties, (type(self), fields, problem_of(self), self.raw, self.number)
+        return restore_properties, (type(self), fields, problem_of(self), raw, self.nesting)
 
 
 cdef object problem_of(_RawProperties light):
@@ -776,10 +792,10 @@ def restore_method(cls, dict fields not None):
     return light
 
 
-def restore_properties(cls, dict fields, str problem, bytes raw, uint32_t max_nesting):
+def restore_properties(cls, dict fields, str problem, bytes raw, uint16_t max_nesting):
     """Undo ``_RawProperties.__reduce__``."""
     cdef _RawProperties light = cls.__new__(cls)
-    light.number = max_nesting
+    light.nesting = max_nesting
     if raw is not None:
         light.raw_octets = new_reference(raw)
     if fields is not None:
@@ -878,13 +894,17 @@ cdef int read_properties(_RawProperties light, PyObject** values) except -1:
         cursor.at = <octets>PyBytes_AS_STRING(<bytes>light.raw_octets)
         cursor.end = cursor.at + PyBytes_GET_SIZE(<bytes>light.raw_octets)
         flags = load_u16(take(&cursor, 2))
+    elif light.number:
+        cursor.at = own_octets(light)
+        cursor.end = cursor.at + light.number
+        flags = load_u16(take(&cursor, 2))
     if flags & 1:
         # None of the 14 would be announced in a second word. pika gathers such words without
         # end: 60,000 of them cost it 0.4 s.
         raise FieldError("the property flags are continued")
     for i in range(PROPERTY_COUNT):
         if flags & (0x8000 >> i):
-            values[i] = new_reference(read_argument(types[i], &cursor, light.number))
+            values[i] = new_reference(read_argument(types[i], &cursor, light.nesting))
         else:
             values[i] = new_reference(None)
     return 0
@@ -1219,8 +1239,11 @@ cdef class ChannelState:
     cdef PyObject* body             # bytes in the making; nobody else holds them
     cdef Py_ssize_t filled, allocated
 
-    # The previous message's, shared with the next one's where equal: 34 ns, and no memory.
+    # The previous message's, shared with the next one's where equal: 34 ns, and no memory. Properties
+    # are, from the second time that they come.
     cdef object exchange, routing_key
+    cdef unsigned char* seen
+    cdef Py_ssize_t seen_size, seen_room
     cdef bytes raw_properties
 
     def __cinit__(self):
@@ -1228,6 +1251,26 @@ cdef class ChannelState:
 
     def __dealloc__(self):
         Py_XDECREF(self.body)
+        PyMem_Free(self.seen)
+
+    cdef bint sees_again(self, octets at, Py_ssize_t size) except -1:
+        """Whether the previous message had these properties; remembers them for the next one."""
+        cdef void* room
+        if size == self.seen_size:
+            if memcmp(self.seen, at, size) == 0:
+                return True
+        elif size > self.seen_room:
+            if size > LARGEST_SEEN:
+                return False
+            room = PyMem_Realloc(self.seen, size)
+            if room is NULL:
+                raise MemoryError
+            self.seen = <unsigned char*>room
+            self.seen_room = size
+        memcpy(self.seen, at, size)
+        self.seen_size = size
+        self.raw_properties = None
+        return False
 
     cdef Subscription find(self, octets tag, Py_ssize_t size):
         cdef Subscription last = self.last_found
@@ -1739,12 +1782,12 @@ cdef class FrameDecoder:
         if state is None:
             state = self.channel_state(self.channel_number)
         if index == BASIC_DELIVER:
-            method = <_ContentMethod>bare_light_object(Deliver)
+            method = <_ContentMethod>bare_light_object(Deliver, 0)
             subscription = self.read_consumer_tag(state, method, cursor)
         elif index == BASIC_GET_OK:
-            method = <_ContentMethod>bare_light_object(GetOk)
+            method = <_ContentMethod>bare_light_object(GetOk, 0)
         else:
-            method = <_ContentMethod>bare_light_object(Return)
+            method = <_ContentMethod>bare_light_object(Return, 0)
             method.number = load_u16(take(cursor, 2))
             set_text(method, 2, short_string(cursor))
         if index != BASIC_RETURN:
@@ -1824,11 +1867,20 @@ cdef class FrameDecoder:
         return None
 
     cdef object new_properties(self, ChannelState state, octets at, Py_ssize_t size):
-        cdef _RawProperties properties = <_RawProperties>bare_light_object(BasicProperties)
-        if state.raw_properties is None or not same_octets(state.raw_properties, at, size):
-            state.raw_properties = PyBytes_FromStringAndSize(<const char*>at, size)
-        properties.raw_octets = new_reference(state.raw_properties)
-        properties.number = self.nesting
+        cdef _RawProperties properties
+        if size == 0:
+            properties = <_RawProperties>bare_light_object(BasicProperties, 0)
+            properties.raw_octets = new_reference(b"")
+        elif state.sees_again(at, size):
+            if state.raw_properties is None:
+                state.raw_properties = PyBytes_FromStringAndSize(<const char*>at, size)
+            properties = <_RawProperties>bare_light_object(BasicProperties, 0)
+            properties.raw_octets = new_reference(state.raw_properties)
+        else:
+            properties = <_RawProperties>bare_light_object(BasicProperties, size)
+            memcpy(own_octets(properties), at, size)
+            properties.number = size
+        properties.nesting = self.nesting
         return properties
 
     # -- bodies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import struct
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -215,6 +216,28 @@ def test_properties_encode_after_changes(codec: Any) -> None:
     assert ours.encode() == pikas.encode()
     raw = ours.raw
     assert raw == b"".join(PROPERTIES["usual"].encode())
+
+
+def test_messages_with_the_same_properties_share_nothing_that_can_be_changed(codec: Any) -> None:
+    """Equal octets are kept once, wherever empty, other and very long ones come between."""
+    usual, other = (b"".join(PROPERTIES[name].encode()) for name in ("usual", "all"))
+    long = b"\x20\x00" + struct.pack(">I", 6000) + b"\x01kS" + struct.pack(">I", 5993) + b"x" * 5993
+    raws = [usual, usual, b"", usual, other, usual, usual, long, long, usual, b"", b"", usual[:2]]
+    decoder, seen = codec.FrameDecoder(Message), []
+    for raw in raws:
+        decoder.feed(wire.content(1, b"", raw))
+        decoder.next_frame()
+        seen.append(decoder.next_frame().properties)
+    assert [properties.raw for properties in seen] == raws
+    alike = [properties for properties, raw in zip(seen, raws) if raw == usual]
+    for number, properties in enumerate(alike):
+        properties.headers["number"] = number
+        properties.message_id = str(number)
+    assert [properties.headers["number"] for properties in alike] == list(range(6))
+    assert [properties.message_id for properties in alike] == list("012345")
+    assert {properties.raw for properties in alike} == {usual}
+    del decoder
+    assert [pickle.loads(pickle.dumps(properties)).raw for properties in seen] == raws
 
 
 def test_raw(codec: Any) -> None:
