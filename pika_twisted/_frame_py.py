@@ -61,6 +61,7 @@ _PROTOCOL_HEADER_SIZE = 8
 
 _FRAME_TYPES = (spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY, spec.FRAME_HEARTBEAT)
 _CONTENT_METHODS = (spec.Basic.Deliver, spec.Basic.GetOk, spec.Basic.Return, spec.Basic.Publish)
+_CONFIRMS = (spec.Basic.Ack, spec.Basic.Nack)
 _CHANNEL_ENDS = (spec.Channel.Close.INDEX, spec.Channel.CloseOk.INDEX)
 
 
@@ -81,9 +82,9 @@ class OversizedContent:
 
 
 class _Subscription:
-    """Where the messages of one consumer go."""
+    """Where the messages of one consumer go, or the confirms of one channel."""
 
-    def __init__(self, backlog: Backlog, channel: object, token: object) -> None:
+    def __init__(self, backlog: Backlog | list[Any], channel: object, token: object) -> None:
         self.backlog = backlog
         self.channel = channel
         self.token = token
@@ -127,6 +128,7 @@ class FrameDecoder:
         self._started = False
         self._failure: DecodeError | None = None
         self._contents: dict[int, _Content] = {}
+        self._confirms: dict[int, _Subscription] = {}
         self._subscriptions: dict[tuple[int, bytes], _Subscription] = {}
         self._ready: list[_Subscription] = []
 
@@ -177,6 +179,13 @@ class FrameDecoder:
     def unsubscribe(self, channel_number: int, consumer_tag: str | bytes) -> None:
         self._subscriptions.pop((channel_number, _tag_octets(consumer_tag)), None)
 
+    def collect_confirms(
+        self, channel_number: int, confirms: list[Any] | None, token: object
+    ) -> None:
+        self._confirms.pop(channel_number, None)
+        if confirms is not None:
+            self._confirms[channel_number] = _Subscription(confirms, None, token)
+
     def take_ready(self) -> list[Any]:
         reported, self._ready = self._ready, []
         for subscription in reported:
@@ -185,6 +194,7 @@ class FrameDecoder:
 
     def forget_channel(self, channel_number: int) -> None:
         self._contents.pop(channel_number, None)
+        self._confirms.pop(channel_number, None)
         for key in [key for key in self._subscriptions if key[0] == channel_number]:
             del self._subscriptions[key]
 
@@ -265,6 +275,9 @@ class FrameDecoder:
             ) from error
         if index in _CHANNEL_ENDS:
             self._contents.pop(channel_number, None)
+        if isinstance(method, _CONFIRMS) and channel_number in self._confirms:
+            self._deliver(self._confirms[channel_number], method)
+            return None
         if isinstance(method, _CONTENT_METHODS):
             subscription = None
             if isinstance(method, spec.Basic.Deliver):
@@ -342,8 +355,11 @@ class FrameDecoder:
             bytes(content.body),
         )
         # Not through message_class(...): as the compiled twin, which fills the tuple directly.
-        subscription.backlog.append(tuple.__new__(self._message_class, fields))
+        self._deliver(subscription, tuple.__new__(self._message_class, fields))
         self.messages_direct += 1
+
+    def _deliver(self, subscription: _Subscription, item: Any) -> None:
+        subscription.backlog.append(item)
         if not subscription.reported:
             subscription.reported = True
             self._ready.append(subscription)

@@ -56,12 +56,14 @@ class ChannelEncoder:
         self.open = True
         #: What basic_ack() and basic_publish() call when it is time to write.
         self.flush: Any = None
-        #: Acks are minded by a ledger, publishes wait for confirms, and what does all that then.
-        self.minded = self.confirmed = False
+        #: Acks are minded by a ledger: slow_ack() does all that then.
+        self.minded = False
+        #: The channel's own methods, for all that is rare.
         self.slow_ack: Any = None
         self.slow_publish: Any = None
-        #: Makes the result of basic_publish().
+        #: Makes the result of basic_publish(); with the arguments in confirm mode, None elsewhere.
         self.succeeded: Any = None
+        self.expect: Any = None
         self._output = output
 
     def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool:
@@ -116,13 +118,16 @@ class ChannelEncoder:
         mandatory: bool = False,
     ) -> Any:
         arguments = (exchange, routing_key, body, properties, mandatory)
-        if not self.open or self.confirmed:
+        if not self.open:
             return self.slow_publish(*arguments)
         try:
             due = self.publish(*arguments)
         except Exception:
             return self.slow_publish(*arguments)
-        result = self.succeeded()
+        if self.expect is None:
+            result = self.succeeded()
+        else:
+            result = self.expect(exchange, routing_key, body, mandatory)
         if due:
             self.flush()
         return result

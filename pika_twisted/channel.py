@@ -40,10 +40,6 @@ class _Get:
         self.deferred: defer.Deferred[Any] | None = None
 
 
-def _nothing() -> None:
-    """A channel that isn't ours has no reading to resume."""
-
-
 class TwistedChannel(Topology, Settling):
     """An AMQP channel whose methods return Deferreds.
 
@@ -70,7 +66,6 @@ class TwistedChannel(Topology, Settling):
         self._gets: deque[_Get] = deque()
         self._kept: dict[str, deque[ReceivedMessage[spec.Basic.GetOk]]] = {}
         self._confirms = PublisherConfirms()
-        self._resume_reading: Callable[[], None] = _nothing
         self._select_waiters: list[defer.Deferred[Any]] = []
         self._select_answer: tuple[frame.Method[Any]] | None = None
         self._return_callbacks: list[Callable[[ReceivedMessage[spec.Basic.Return]], Any]] | None = (
@@ -320,7 +315,6 @@ class TwistedChannel(Topology, Settling):
         confirms = self._confirms
         if confirms.enabled:
             deferred = confirms.expect(exchange, routing_key, body, mandatory)
-            self._resume_reading()
         else:
             deferred = succeeded()
         if due:
@@ -357,14 +351,15 @@ class TwistedChannel(Topology, Settling):
             if isinstance(self._channel, Channel):
                 options["on_sent"] = self._on_select_sent
                 self._channel.unconfirmed = lambda: self._confirms.outstanding
-                self._resume_reading = self._channel.connection.gate.resume
+                self._confirms.awaited = self._channel.connection.gate.resume
             self._call("confirm_delivery", self._on_select_ok, **options).addBoth(self._selected)
         return waiter
 
     def _on_select_sent(self) -> None:
         """Confirm.Select was written: the next publish is the first that the broker numbers."""
         self._confirms.select_sent()
-        self._channel.encoder.confirmed = True
+        self._channel.encoder.expect = self._confirms.expect
+        self._channel.collect_confirms(self._confirms.arrived, self._confirms)
 
     def _selected(self, result: Any) -> None:
         """Tell everybody who called `confirm_delivery()` how it went."""

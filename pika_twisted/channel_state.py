@@ -260,6 +260,11 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self.on_confirm = ack_nack_callback
         self._rpc(spec.Confirm.Select(nowait), callback, [] if nowait else [spec.Confirm.SelectOk])
 
+    def collect_confirms(self, arrived: list[Any], token: object) -> None:
+        """Have confirms put there by the decoder, unless somebody watches them."""
+        if not self._confirms_watched:
+            self.connection.collect_confirms(self.channel_number, arrived, token)
+
     def take_confirm(self, method_frame: frame.Method[Any]) -> None:
         """A Basic.Ack or Basic.Nack of the broker, in confirm mode."""
         if self._confirms_watched:
@@ -313,6 +318,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         super().add_callback(callback, replies, one_shot)
         if spec.Basic.Ack in replies or spec.Basic.Nack in replies:
             self._confirms_watched = True
+            self.connection.collect_confirms(self.channel_number, None, None)
         if spec.Basic.Deliver in replies and not self._observed:
             self._observed = True
             for consumer_tag in self._direct:

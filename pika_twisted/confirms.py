@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pika.exceptions import NackError, UnroutableError
@@ -30,7 +30,12 @@ _KEYED_BODY = 512
 
 _Key = tuple[Any, Any, Any]
 
+_Ack = Basic.Ack
 _Nack = Basic.Nack
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 class PublisherConfirms:
@@ -52,6 +57,11 @@ class PublisherConfirms:
         # Most keys have one number, and a deque of one takes 0.7 KiB.
         self._by_key: dict[_Key, int | deque[int]] = {}
         self._returned: dict[int, Any] = {}
+        self._over = False
+        #: Called when one more publish begins to wait.
+        self.awaited: Callable[[], Any] = _nothing
+        #: The Basic.Ack and Basic.Nack that `wake()` is to look at.
+        self.arrived: list[Any] = []
 
     def __repr__(self) -> str:
         state = "enabled" if self.enabled else "off"
@@ -92,7 +102,9 @@ class PublisherConfirms:
         """
         if type(body) is not bytes:
             body = _as_bytes(body)
-        key = _key(exchange, routing_key, body)
+        key: Any = (exchange, routing_key, body)
+        if type(exchange) is not str or type(routing_key) is not str or len(body) > _KEYED_BODY:
+            key = _key(exchange, routing_key, body)
         number = self._last = self._last + 1
         if not mandatory:
             self._plain[number] = key
@@ -106,6 +118,7 @@ class PublisherConfirms:
             elif known != number:
                 self._by_key[key] = deque((known, number))
         deferred = self._deliveries[number] = unconfirmed()
+        self.awaited()
         return deferred
 
     def undo_last(self) -> None:
@@ -117,6 +130,14 @@ class PublisherConfirms:
         del self._deliveries[number]
         self._forget(number)
 
+    def wake(self) -> None:
+        """Settle what has `arrived`."""
+        arrived = self.arrived[:]
+        self.arrived.clear()
+        for method in arrived:
+            if not self._over:  # else a callback has ended the channel
+                self.confirm(method)
+
     def confirm(self, method: Basic.Ack | Basic.Nack) -> None:
         """Settle what a Basic.Ack or Basic.Nack of the broker confirms, oldest first.
 
@@ -124,12 +145,17 @@ class PublisherConfirms:
         outstanding settles nothing by itself, with `multiple` all up to it; both are logged.
         """
         tag = method.delivery_tag
+        settled: Iterable[tuple[defer.Deferred[Any], Any]]
         if method.multiple:
             settled = self._settle_up_to(tag)
         else:
             deferred = self._deliveries.pop(tag, None)
             if deferred is None:
                 LOGGER.error("Confirm for publish %s, which is not outstanding: %r", tag, method)
+                return
+            if type(method) is _Ack and self._plain.pop(tag, None) is not None:
+                if not settle(deferred, method):
+                    _fire(deferred, method, False, None)
                 return
             settled = ((deferred, self._forget(tag)),)
         nacked = isinstance(method, _Nack)
@@ -160,6 +186,7 @@ class PublisherConfirms:
 
     def fail_all(self, reason: object) -> None:
         """The channel is gone: fail what is outstanding, oldest first, each with a fresh reason."""
+        self._over = True
         deliveries, self._deliveries = self._deliveries, {}
         self._plain, self._mandatory, self._by_key, self._returned = {}, {}, {}, {}
         self._long_bodies = {}

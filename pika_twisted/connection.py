@@ -301,6 +301,13 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         """Send what comes for this consumer through pika's state machine again."""
         self.inbound.decoder.unsubscribe(channel_number, consumer_tag)
 
+    def collect_confirms(
+        self, channel_number: int, confirms: list[Any] | None, token: object
+    ) -> None:
+        """Let the decoder put this channel's Basic.Ack and Basic.Nack into `confirms` itself."""
+        if self._direct_delivery:
+            self.inbound.decoder.collect_confirms(channel_number, confirms, token)
+
     def _on_channel_cleanup(self, channel: Channel) -> None:
         self.inbound.decoder.forget_channel(channel.channel_number)
         super()._on_channel_cleanup(channel)
