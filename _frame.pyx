@@ -329,6 +329,49 @@ cdef dict read_table(Cursor* cursor, int depth, int max_nesting):
     return table
 
 
+# The headers of a program's messages are often the same. From the third time on a copy of those of
+# the second is made: 0.03 instead of 0.16 us. Not for free-threaded Python, being shared by all.
+cdef enum:
+    LONGEST_TABLE = 256
+
+cdef unsigned char[LONGEST_TABLE] last_table_octets
+cdef Py_ssize_t last_table_size = 0
+cdef PyObject* last_table = NULL  # a dict that nobody else has, or NULL: seen once, or not flat
+
+
+cdef dict repeated_table(Cursor* cursor, int max_nesting):
+    """The next table, where it may be the same as the last one."""
+    global last_table, last_table_size
+    cdef Cursor ahead = cursor[0]
+    cdef octets at = cursor.at
+    cdef Py_ssize_t size
+    cdef bint again
+    take(&ahead, load_u32(take(&ahead, 4)))
+    size = ahead.at - at
+    if not HAS_GIL or size > LONGEST_TABLE:
+        return read_table(cursor, 0, max_nesting)
+    again = size == last_table_size and memcmp(last_table_octets, at, size) == 0
+    if again and last_table is not NULL:
+        cursor.at = ahead.at
+        known = <dict>last_table  # held: copying may collect garbage, whose finalizers may decode
+        return known.copy()
+    table = read_table(cursor, 0, max_nesting)
+    Py_CLEAR(last_table)
+    memcpy(last_table_octets, at, size)
+    last_table_size = size
+    if again and is_flat(table):
+        last_table = new_reference(table.copy())
+    return table
+
+
+cdef bint is_flat(dict table) except -1:
+    """Nothing in it can be changed."""
+    for value in table.values():
+        if isinstance(value, (dict, list)):
+            return False
+    return True
+
+
 cdef list read_array(Cursor* cursor, int depth, int max_nesting):
     cdef list array = []
     cdef Cursor entries
@@ -550,7 +593,7 @@ cdef object read_argument(unsigned char type, Cursor* cursor, int max_nesting):
         return long_string(cursor)
     elif type == c"L":
         return long_text(cursor)
-    return read_table(cursor, 0, max_nesting)  # F
+    return repeated_table(cursor, max_nesting)  # F
 
 
 # ------------------------------------------------------------------------------------------------

@@ -240,6 +240,29 @@ def test_messages_with_the_same_properties_share_nothing_that_can_be_changed(cod
     assert [pickle.loads(pickle.dumps(properties)).raw for properties in seen] == raws
 
 
+@pytest.mark.parametrize(
+    "headers", [{"a": 1, "b": "text"}, {"a": {"deep": 1}}, {"a": [1]}, {}, {"long": "x" * 300}]
+)
+def test_equal_headers_are_each_messages_own(codec: Any, headers: dict[str, Any]) -> None:
+    """What a user does with the headers of one message shows in no other one."""
+    decoder = codec.FrameDecoder(Message)
+    for number in range(6):
+        properties = spec.BasicProperties(headers=copy.deepcopy(headers), message_id=str(number))
+        decoder.feed(wire.content(1, b"", b"".join(properties.encode())))
+        decoder.next_frame()
+        decoded = decoder.next_frame().properties
+        assert decoded.headers == headers
+        for value in decoded.headers.values():
+            if isinstance(value, dict):
+                value["deep"] = "changed"
+            elif isinstance(value, list):
+                value.append("changed")
+        decoded.headers.update(dict.fromkeys(headers, number), own=number)
+    decoder.feed(wire.content(1, b"", b"".join(spec.BasicProperties(headers={"a": 2}).encode())))
+    decoder.next_frame()
+    assert decoder.next_frame().properties.headers == {"a": 2}
+
+
 def test_raw(codec: Any) -> None:
     for name in PROPERTIES:
         ours = decoded(codec, name)
