@@ -122,7 +122,7 @@ class Waiting:
         return len(self._turns)
 
     def __iter__(self) -> Iterator[defer.Deferred[Any]]:
-        return iter(self._turns)
+        return iter(list(self._turns))
 
     def __reversed__(self) -> Iterator[defer.Deferred[Any]]:
         return reversed(list(self._turns))
@@ -207,7 +207,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         if self.closed is not None:
             return self._refuse()
         if self.backlog is not None:
-            self._check_backlog()
+            self._check_backlog(self.backlog)
         return self._turns.get(self.pending)
 
     def get_many(self, max_messages: int) -> defer.Deferred[list[ReceivedMessage]]:
@@ -224,7 +224,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         if self.closed is not None and not (there and self._deliverable):
             return self._refuse()
         if self.backlog is not None:
-            self._check_backlog()
+            self._check_backlog(self.backlog)
         return self._turns.get_many(self.pending, max_messages)
 
     def __aiter__(self) -> AsyncIterator[ReceivedMessage]:
@@ -237,7 +237,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
             return ready_next(self.pending.popleft())
         if self.closed is None:
             if self.backlog is not None:
-                self._check_backlog()
+                self._check_backlog(self.backlog)
             return self._turns.wait(_NEXT)
         if self._ended and not self.pending:
             raise StopAsyncIteration
@@ -279,9 +279,9 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         """
         self._turns.serve(self.pending)
 
-    def _check_backlog(self) -> None:
+    def _check_backlog(self, backlog: int) -> None:
         there = self.pending and not self._turns
-        if not there and len(self._turns) >= self.backlog:
+        if not there and len(self._turns) >= backlog:
             raise defer.QueueUnderflow()
 
     def _refuse(self) -> defer.Deferred[Any]:

@@ -229,7 +229,7 @@ def test_messages_with_the_same_properties_share_nothing_that_can_be_changed(cod
         decoder.next_frame()
         seen.append(decoder.next_frame().properties)
     assert [properties.raw for properties in seen] == raws
-    alike = [properties for properties, raw in zip(seen, raws) if raw == usual]
+    alike = [properties for properties, raw in zip(seen, raws, strict=True) if raw == usual]
     for number, properties in enumerate(alike):
         properties.headers["number"] = number
         properties.message_id = str(number)
