@@ -28,7 +28,7 @@ else:
     from . import _ready_py as _ready  # type: ignore[no-redef]
 
 
-class Turns(_ready.Line):
+class Turns(_ready.Line):  # pyright: ignore[reportGeneralTypeIssues]
     """Who waits for a queue's messages, and whose callbacks run when.
 
     The callbacks of a queue's Deferreds run one after another, never inside each other.

@@ -195,7 +195,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         """Check what pika's state machine takes on trust, then hand the frame to it."""
         if type(value) is frame.Heartbeat:
             # pika's way costs 8 us for each of the thousands that one read can hold.
-            self._frames_processed += 1
+            self.inbound.frames_processed += 1
             if self._heartbeat_checker is not None:
                 self._heartbeat_checker.received()
             return

@@ -122,10 +122,12 @@ class Waiting:
         return len(self._turns)
 
     def __iter__(self) -> Iterator[defer.Deferred[Any]]:
-        return iter(list(self._turns))
+        waiting: list[defer.Deferred[Any]] = list(self._turns)
+        return iter(waiting)
 
     def __reversed__(self) -> Iterator[defer.Deferred[Any]]:
-        return reversed(list(self._turns))
+        waiting: list[defer.Deferred[Any]] = list(self._turns)
+        return reversed(waiting)
 
     def __contains__(self, item: object) -> bool:
         return item in self._turns
