@@ -127,7 +127,7 @@ class Waiting:
 
     def __reversed__(self) -> Iterator[defer.Deferred[Any]]:
         waiting: list[defer.Deferred[Any]] = list(self._turns)
-        return reversed(waiting)
+        return iter(waiting[::-1])
 
     def __contains__(self, item: object) -> bool:
         return item in self._turns
