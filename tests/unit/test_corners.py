@@ -9,6 +9,7 @@ import pytest
 from pika import exceptions, spec
 from twisted.internet import defer, error
 
+from pika_twisted import AlreadySettled, TwistedChannel
 from tests.support.outcome import TwistedLog, call, run, watch
 from tests.support.peer import encoded_content, encoded_method
 from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
@@ -617,3 +618,81 @@ def test_the_read_size_is_set_where_octets_are_read(
     session.open(factory=factory)
     expected = {None: 256 * 1024, 0: 2**16}.get(size, size)
     assert session.transport.bufferSize == expected
+
+
+# What a user has kept of a channel before the channel changed its ways
+
+
+def test_a_publish_method_kept_from_before_confirm_delivery(session: Session) -> None:
+    channel = session.channel()
+    publish = channel.basic_publish
+    assert call(publish, "", "q", b"unconfirmed").result() is None
+    session.confirms(channel)
+    confirmed = call(publish, "", "q", b"confirmed")
+    assert confirmed.pending
+    session.peer.send(1, spec.Basic.Ack(1, False))
+    assert confirmed.result() == spec.Basic.Ack(1, False)
+
+
+def test_an_ack_method_kept_from_before_the_first_look_at_acks(session: Session) -> None:
+    """`message.ack()` begins to mind what is settled; nothing goes past it then."""
+    channel = session.channel()
+    queue = session.consumer(channel)
+    ack = channel.basic_ack
+    got: list[Any] = []
+    for _ in range(2):
+        queue.get().addCallback(got.append)
+    session.peer.deliver(channel, "t", b"one", b"two")
+    got[0].ack()
+    with pytest.raises(AlreadySettled):
+        ack(1)
+    ack(2)
+    assert [name for name in session.peer.names() if name == "Basic.Ack"] == ["Basic.Ack"] * 2
+
+
+def test_overridden_methods_are_the_ones_that_are_called(session: Session) -> None:
+    class Mine(TwistedChannel):
+        def basic_ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> None:
+            seen.append(("ack", delivery_tag))
+            super().basic_ack(delivery_tag, multiple)
+
+        def basic_publish(self, *args: Any, **kwargs: Any) -> Any:
+            seen.append(("publish", args))
+            return super().basic_publish(*args, **kwargs)
+
+    seen: list[Any] = []
+    channel = Mine(session.channel()._channel)
+    channel.basic_ack(7)
+    assert call(channel.basic_publish, "", "q", b"x").result() is None
+    assert seen == [("ack", 7), ("publish", ("", "q", b"x"))]
+    assert session.peer.names()[-2:] == ["Basic.Ack", "Basic.Publish"]
+
+
+def test_watched_confirms_settle_all_the_same(session: Session) -> None:
+    """Whoever watches Basic.Ack sees each, and takes it away from nobody."""
+    channel = session.channel()
+    session.confirms(channel)
+    first = session.publish(channel, b"one")
+    seen: list[Any] = []
+    channel.add_callback(seen.append, [spec.Basic.Ack], one_shot=False)
+    second = session.publish(channel, b"two")
+    session.peer.send(1, spec.Basic.Ack(1, False))
+    session.peer.send(1, spec.Basic.Ack(2, False))
+    assert [frame.method.delivery_tag for frame in seen] == [1, 2]
+    assert (first.result().delivery_tag, second.result().delivery_tag) == (1, 2)
+
+
+def test_a_confirm_whose_callback_ends_the_channel(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The confirms behind it in the same read speak of publishes that have failed by then."""
+    channel = session.channel()
+    session.confirms(channel)
+    first = channel.basic_publish("", "q", b"one")
+    first.addCallback(lambda _: session.lose())
+    second = session.publish(channel, b"two")
+    with session.peer.one_read():
+        session.peer.ack(channel, 1)
+        session.peer.ack(channel, 2)
+    second.failure(exceptions.AMQPConnectionError)
+    assert "not outstanding" not in caplog.text

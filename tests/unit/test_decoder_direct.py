@@ -274,3 +274,64 @@ def test_message_is_not_made_through_its_constructor(codec: Any) -> None:
     assert type(backlog[0]) is Counting
     assert backlog[0].body == b"abc"
     assert Counting.made == 0
+
+
+def test_confirms_are_collected_in_front_of_the_next_frame(codec: Any) -> None:
+    """They come as frames on other channels, and again once they are not collected any more."""
+    decoder, confirms = codec.FrameDecoder(Message), []
+    decoder.collect_confirms(1, confirms, "token")
+    acks = [spec.Basic.Ack(1, False), spec.Basic.Nack(2, True, False), spec.Basic.Ack(3, True)]
+    stream = (
+        wire.method_frame(1, acks[0])
+        + wire.method_frame(1, acks[1])
+        + wire.HEARTBEAT
+        + wire.method_frame(2, spec.Basic.Ack(9, False))
+        + wire.method_frame(1, acks[2])
+    )
+    decoder.feed(stream)
+    assert type(decoder.next_frame()).__name__ == "Heartbeat"
+    assert confirms == acks[:2]
+    assert [type(confirm) for confirm in confirms] == [spec.Basic.Ack, spec.Basic.Nack]
+    assert decoder.take_ready() == ["token"]
+    assert decoder.next_frame().channel_number == 2
+    assert decoder.next_frame() is None
+    assert confirms == acks
+    assert decoder.take_ready() == ["token"]
+    assert decoder.frames_direct == 3
+    decoder.collect_confirms(1, None, None)
+    decoder.feed(wire.method_frame(1, acks[0]))
+    assert decoder.next_frame().method == acks[0]
+    assert (len(confirms), decoder.take_ready()) == (3, [])
+
+
+def test_confirms_of_a_forgotten_channel_come_as_frames(codec: Any) -> None:
+    decoder, confirms = codec.FrameDecoder(Message), []
+    decoder.collect_confirms(1, confirms, "token")
+    decoder.forget_channel(1)
+    decoder.feed(wire.method_frame(1, spec.Basic.Ack(1, False)))
+    assert decoder.next_frame().method == spec.Basic.Ack(1, False)
+    assert confirms == []
+
+
+def test_a_confirm_inside_a_content_is_refused(codec: Any) -> None:
+    direct = Direct(codec, (1, "ct"))
+    confirms: list[Any] = []
+    direct.decoder.collect_confirms(1, confirms, "token")
+    direct.decoder.feed(HEADER_ONLY + wire.method_frame(1, spec.Basic.Ack(1, False)))
+    with pytest.raises(codec.DecodeError) as caught:
+        direct.decoder.next_frame()
+    assert caught.value.reply_code == 505
+    assert confirms == []
+
+
+def test_a_burst_ends_with_false(codec: Any) -> None:
+    """So that messages can be handed out before the next ones are made."""
+    direct = Direct(codec, (1, "ct"))
+    direct.decoder.burst = 2
+    direct.decoder.feed(wire.content(1, b"x") * 5 + wire.HEARTBEAT)
+    seen = []
+    while (value := direct.decoder.next_frame()) is not None:
+        seen.append((value, len(direct.messages())))
+    assert seen[:2] == [(False, 2), (False, 4)]
+    assert (type(seen[2][0]).__name__, seen[2][1]) == ("Heartbeat", 5)
+    assert len(seen) == 3
