@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One moment: hours since the start, resident octets, and what is in use of them.
 

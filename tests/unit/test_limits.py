@@ -10,6 +10,7 @@ import pytest
 from pika import exceptions, spec
 
 from pika_twisted import TwistedProtocolConnection
+from pika_twisted.channel_state import MOST_STRANGERS
 from pika_twisted.exceptions import HandshakeTimeout, UndecodableProperties
 from tests.support import wire
 from tests.support.outcome import TwistedLog, call, watch
@@ -137,3 +138,25 @@ def test_close_timeout(session: Session, seconds: int) -> None:
     session.turn(2)
     assert isinstance(closing.result(), exceptions.ConnectionClosedByClient)
     assert session.transport.aborted
+
+
+def test_unknown_consumers_that_are_cancelled_at_a_time(session: Session) -> None:
+    """A peer that makes up consumer tags fills nothing with calls; each is nacked all the same."""
+    channel = session.channel()
+    session.peer.forget()
+
+    def deliver(tag: str) -> list[str]:
+        session.peer.send_bytes(wire.content(1, b"x", method=wire.deliver(tag)))
+        names = session.peer.names()
+        session.peer.forget()
+        return names
+
+    assert deliver("stranger 0") == ["Basic.Nack", "Basic.Cancel"]
+    for number in [0, *range(1, 150)]:
+        assert deliver(f"stranger {number}") == ["Basic.Nack"]
+    assert len(channel._channel._blocked) == MOST_STRANGERS - 1
+    for number in range(MOST_STRANGERS):
+        session.peer.send(channel, spec.Basic.CancelOk(f"stranger {number}"))
+    session.peer.forget()
+    assert deliver("stranger 149") == ["Basic.Nack", "Basic.Cancel"]
+    assert channel.is_open
