@@ -154,6 +154,10 @@ class Broker:
             self.peer.send(number, spec.Basic.CancelOk(method.consumer_tag))
         elif isinstance(method, spec.Queue.Declare):
             self.peer.send(number, spec.Queue.DeclareOk(method.queue or "amq.gen-x", 0, 0))
+        elif isinstance(method, spec.Basic.Get):
+            self.peer.send(number, spec.Basic.GetEmpty())
+        elif isinstance(method, spec.Queue.Delete):
+            self.peer.send(number, spec.Queue.DeleteOk(0))
         elif reply := ANSWERS.get(type(method)):
             self.peer.send(number, reply())
 
@@ -400,3 +404,134 @@ def test_a_log_that_keeps_events_keeps_no_connection() -> None:
         assert text in eventAsText(kept[-1])
     finally:
         globalLogPublisher.removeObserver(kept.append)
+
+
+def settled(world: World, deferred: Any) -> Any:
+    """Watch a Deferred, let the broker answer."""
+    outcome = watch(deferred)
+    world.broker.run()
+    return outcome
+
+
+def test_calls_while_there_is_no_connection_wait_for_it(world: World) -> None:
+    channel = world.service.channel()
+    assert "down" in repr(channel)
+    getting = watch(channel.basic_get("q"))
+    publishing = watch(channel.basic_publish("", "q", b"body"))
+    assert watch(channel.basic_cancel("nobody")).result() is None
+    world.start()
+    assert getting.result() is None
+    publishing.result()
+    assert world.broker.said[-1].count("Basic.Publish") == 1
+    assert "down" not in repr(channel)
+
+
+def test_a_call_that_the_connection_was_lost_under_is_made_again(world: World) -> None:
+    world.start()
+    channel = world.service.channel()
+    world.broker.run()
+    world.broker.deaf = True
+    declaring = settled(world, channel.queue_declare("q"))
+    world.broker.deaf = False
+    world.lose()
+    assert declaring.pending
+    world.broker.run(1)
+    assert declaring.result().method.queue == "q"
+    assert world.broker.said[-1].count("Queue.Declare") == 1
+
+
+def test_a_consumer_that_the_connection_was_lost_under_is_begun_again(world: World) -> None:
+    world.start()
+    channel = world.service.channel()
+    world.broker.run()
+    world.broker.deaf = True
+    consuming = settled(world, channel.basic_consume("q", consumer_tag="t"))
+    world.broker.deaf = False
+    world.lose()
+    world.broker.run(1)
+    queue, tag = consuming.result()
+    assert tag == "t"
+    world.broker.peer.deliver(channel.current.channel_number, "t", b"later")
+    assert watch(queue.get()).result().body == b"later"
+
+
+def test_cancelling_while_the_connection_is_down_or_is_lost(world: World) -> None:
+    world.start()
+    channel = world.service.channel()
+    queues = [
+        settled(world, channel.basic_consume("q", consumer_tag=tag)).result()[0] for tag in "ab"
+    ]
+    world.broker.deaf = True
+    cancelling = settled(world, channel.basic_cancel("a"))
+    world.broker.deaf = False
+    world.broker.reachable = False
+    world.lose()
+    assert cancelling.result() is None
+    assert watch(channel.basic_cancel("b")).result() is None
+    for queue in queues:
+        watch(queue.get()).failure(exceptions.ConsumerCancelled)
+    world.broker.reachable = True
+    world.broker.run(2)
+    assert "Basic.Consume" not in world.broker.said[-1]
+
+
+def test_a_closed_channel_takes_no_calls(world: World) -> None:
+    world.start()
+    channel = world.service.channel()
+    world.broker.run()
+    channel.close()
+    world.broker.run()
+    assert "Channel.Close" in world.broker.said[-1]
+    watch(channel.queue_declare("q")).failure(exceptions.ChannelClosedByClient)
+    watch(channel.when_open()).failure(exceptions.ChannelClosedByClient)
+
+
+def test_callbacks_of_a_channel_come_along(world: World) -> None:
+    world.start()
+    channel = world.service.channel(confirm=True)
+    world.broker.run()
+    returned: list[bytes] = []
+    closed: list[Any] = []
+    channel.add_on_return_callback(lambda message: returned.append(message.body))
+    channel.add_on_close_callback(lambda _channel, reason: closed.append(reason))
+    world.lose()
+    world.broker.run(1)
+    assert len(closed) == 1
+    publishing = settled(world, channel.basic_publish("", "nowhere", b"back", mandatory=True))
+    number = channel.current.channel_number
+    back = spec.Basic.Return(312, "NO_ROUTE", "", "nowhere")
+    world.broker.peer.send_content(number, back, b"back")
+    world.broker.peer.send(number, spec.Basic.Ack(1))
+    publishing.failure(exceptions.UnroutableError)
+    assert returned == [b"back"]
+
+
+def test_a_queue_deleted_here_ends_what_consumes_from_it(world: World) -> None:
+    world.start()
+    channel = world.service.channel()
+    settled(world, channel.queue_declare("q")).result()
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    settled(world, channel.queue_delete("q")).result()
+    watch(queue.get()).failure(exceptions.ConsumerCancelled)
+    world.lose()
+    world.broker.run(1)
+    assert not {"Basic.Consume", "Queue.Declare"} & set(world.broker.said[-1])
+
+
+def test_a_channel_that_the_broker_closes_is_opened_again(world: World) -> None:
+    world.start()
+    channel = world.service.channel(prefetch_count=3)
+    world.broker.run()
+    world.broker.peer.send(1, spec.Channel.Close(406, "PRECONDITION_FAILED", 0, 0))
+    assert not channel.is_open
+    world.broker.run()
+    for _ in range(3):
+        world.broker.run(5)
+    assert channel.is_open
+    assert world.broker.said[-1].count("Basic.Qos") == 2
+
+
+def test_wrong_choices_of_a_publisher(world: World) -> None:
+    for options in ({"when_down": "resend"}, {"when_lost": "wait"}):
+        with pytest.raises(ValueError, match="when_down is"):
+            world.service.publisher(**options)
