@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+
+from tests.support.outcome import TwistedLog
+from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
 
 # The full size of what is sampled in an ordinary run.
 EXHAUSTIVE = os.environ.get("PIKA_TWISTED_EXHAUSTIVE") == "1"
@@ -65,3 +68,19 @@ def make_decoder(codec: ModuleType) -> Callable[..., Any]:
         return codec.FrameDecoder(Message, **limits)
 
     return make
+
+
+@pytest.fixture
+def twisted_log() -> Iterator[TwistedLog]:
+    """Errors in Twisted's log. What a test has not flushed at its end fails it."""
+    with TwistedLog() as log:
+        yield log
+        log.assert_empty()
+
+
+@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=["direct", "through_pika"])
+def session(request: pytest.FixtureRequest, twisted_log: TwistedLog) -> Iterator[Session]:
+    """A connection with its peer, in both ways of delivery; it leaves nothing behind."""
+    session = Session(request.param)
+    yield session
+    session.finish()

@@ -19,18 +19,13 @@ from tests.support import queues
 from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import Outcome, TwistedLog, run, watch
 
+pytestmark = pytest.mark.usefixtures("twisted_log")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _frozen() -> Iterator[None]:
     with queues.frozen():
         yield
-
-
-@pytest.fixture(autouse=True)
-def twisted_log() -> Iterator[TwistedLog]:
-    with TwistedLog() as log:
-        yield log
-        log.assert_empty()
 
 
 @pytest.fixture(params=queues.IMPLEMENTATIONS)

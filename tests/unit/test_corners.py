@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,21 +11,7 @@ from twisted.internet import defer, error
 from pika_twisted import AlreadySettled, TwistedChannel
 from tests.support.outcome import TwistedLog, call, run, watch
 from tests.support.peer import encoded_content, encoded_method
-from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
-
-
-@pytest.fixture
-def twisted_log() -> Iterator[TwistedLog]:
-    with TwistedLog() as log:
-        yield log
-
-
-@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=lambda adapter: adapter.name)
-def session(request: pytest.FixtureRequest, twisted_log: TwistedLog) -> Iterator[Session]:
-    session = Session(request.param)
-    yield session
-    session.finish()
-    twisted_log.assert_empty()
+from tests.support.session import Session
 
 
 def bodies(messages: Any) -> list[bytes]:

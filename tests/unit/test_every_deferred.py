@@ -5,7 +5,7 @@ The rows are generated: one `Call` for each Deferred-returning method, one funct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from pika import exceptions, spec
 from twisted.internet import defer, error
 
 from pika_twisted import ClosableDeferredQueue, TwistedChannel, TwistedProtocolConnection
-from tests.support.outcome import Outcome, TwistedLog, watch
-from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
+from tests.support.outcome import Outcome, watch
+from tests.support.session import Session
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,6 @@ def observed(channel: Any) -> defer.Deferred[Any]:
     deferred: defer.Deferred[Any] = defer.Deferred()
     channel.callback_deferred(deferred, [spec.Channel.Flow])
     return deferred
-
-
-@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=["direct", "through_pika"])
-def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    with TwistedLog() as log:
-        session = Session(request.param)
-        yield session
-        session.finish()
-        log.assert_empty()
 
 
 calls = pytest.mark.parametrize("call", CALLS, ids=[call.name for call in CALLS])

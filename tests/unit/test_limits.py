@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,22 +12,8 @@ from pika_twisted import TwistedProtocolConnection
 from pika_twisted.channel_state import MOST_STRANGERS
 from pika_twisted.exceptions import HandshakeTimeout, UndecodableProperties
 from tests.support import wire
-from tests.support.outcome import TwistedLog, call, watch
-from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
-
-
-@pytest.fixture
-def twisted_log() -> Iterator[TwistedLog]:
-    with TwistedLog() as log:
-        yield log
-
-
-@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=lambda adapter: adapter.name)
-def session(request: pytest.FixtureRequest, twisted_log: TwistedLog) -> Iterator[Session]:
-    session = Session(request.param)
-    yield session
-    session.finish()
-    twisted_log.assert_empty()
+from tests.support.outcome import call, watch
+from tests.support.session import Session
 
 
 def limited(session: Session, **limits: Any) -> Any:

@@ -26,14 +26,9 @@ from pika_twisted.protocol import _TimerHandle, _TwistedConnectionAdapter
 from tests.support.outcome import TwistedLog, call, watch
 from tests.support.session import OURS, Session
 
+pytestmark = pytest.mark.usefixtures("twisted_log")
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def twisted_log() -> Iterator[TwistedLog]:
-    with TwistedLog() as log:
-        yield log
-        log.assert_empty()
 
 
 @pytest.fixture

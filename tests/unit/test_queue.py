@@ -21,6 +21,8 @@ from tests.support import queues
 from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import TwistedLog, run, watch
 
+pytestmark = pytest.mark.usefixtures("twisted_log")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _frozen() -> Iterator[None]:
@@ -45,13 +47,6 @@ def make(module: ModuleType) -> Callable[..., Any]:
         return made
 
     return queue
-
-
-@pytest.fixture(autouse=True)
-def twisted_log() -> Iterator[TwistedLog]:
-    with TwistedLog() as log:
-        yield log
-        log.assert_empty()
 
 
 async def collect(queue: Any, into: list[Any]) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -38,12 +37,6 @@ def check(client: Client) -> None:
     if client.all_read and not client.abandoned_auto_acks:
         lost = Counter(auto) - seen
         assert not lost, f"the broker has forgotten these, and nobody has them: {lost}"
-
-
-@pytest.fixture
-def twisted_log() -> Iterator[TwistedLog]:
-    with TwistedLog() as log:
-        yield log
 
 
 @pytest.mark.parametrize("adapter", [OURS, OURS_THROUGH_PIKA], ids=lambda adapter: adapter.name)

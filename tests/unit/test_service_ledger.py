@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 from pika import exceptions, spec
 
 from pika_twisted.ledger import AlreadySettled, Ledger
-from tests.support.outcome import TwistedLog, watch
-from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
+from tests.support.outcome import watch
+from tests.support.session import Session
 
 
 class Broker:
@@ -167,15 +166,6 @@ def test_what_it_keeps_does_not_grow() -> None:
 
 
 # Through a channel
-
-
-@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=lambda adapter: adapter.name)
-def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    with TwistedLog() as log:
-        session = Session(request.param)
-        yield session
-        session.finish()
-        log.assert_empty()
 
 
 def take(queue: Any, count: int) -> list[Any]:

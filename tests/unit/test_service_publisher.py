@@ -15,12 +15,10 @@ from tests.support.session import OURS, Session
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
-    with TwistedLog() as log:
-        session = Session(OURS)
-        yield session
-        session.finish()
-        log.assert_empty()
+def session(twisted_log: TwistedLog) -> Iterator[Session]:
+    session = Session(OURS)
+    yield session
+    session.finish()
 
 
 def publisher(session: Session, channel: Any = None, **options: Any) -> Publisher:
