@@ -47,8 +47,9 @@ class Chance:
     def random(self) -> float:
         return self.octet() / 256
 
-    def randrange(self, start: int, stop: int) -> int:
-        return start + self.octet() % (stop - start)
+    def randrange(self, start: int, stop: int | None = None) -> int:
+        begin, end = (0, start) if stop is None else (start, stop)
+        return begin + self.octet() % (end - begin)
 
     def choice(self, options: Sequence[T]) -> T:
         return options[self.octet() % len(options)]
