@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,19 +15,9 @@ from pika_twisted import __main__ as main
 from pika_twisted import consumer as consumer_module
 from pika_twisted.water import WaterMarks
 from tests.support import peer as peer_module
-from tests.support.outcome import TwistedLog, call, run, watch
+from tests.support.outcome import call, run, watch
 from tests.support.session import OURS, Adapter, Session
 from tests.support.transport import FakeTransport
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with TwistedLog() as twisted_log:
-        made = Session(OURS)
-        yield made
-        made.finish()
-        twisted_log.assert_empty()
-
 
 # The connection
 
