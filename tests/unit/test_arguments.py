@@ -8,7 +8,7 @@ from typing import Any
 
 import pika
 import pytest
-from twisted.internet import error
+from twisted.internet import endpoints, error
 from twisted.internet.testing import MemoryReactorClock
 
 import pika_twisted
@@ -16,6 +16,9 @@ from pika_twisted import connect_errors, exceptions
 from tests.support.outcome import watch
 
 PARAMETERS = pika.ConnectionParameters()
+
+
+ENDPOINT = endpoints.TCP4ClientEndpoint(MemoryReactorClock(), "broker", 5672)
 
 
 def connect(target: Any, **options: Any) -> Any:
@@ -28,8 +31,8 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: connect([]), ValueError, "list of brokers is empty"),
     (lambda: connect("localhost"), ValueError, "begins with amqp://"),
     (lambda: connect(["redis://localhost"]), ValueError, "begins with amqp://.*not with redis:"),
-    (lambda: connect("amqp://h/", tls="yes"), TypeError, "optionsForClientTLS.* not str"),
-    (lambda: connect("amqp://h/", max_size=1), TypeError, "max_size"),
+    (lambda: connect(ENDPOINT, tls="yes"), TypeError, "optionsForClientTLS.* not str"),
+    (lambda: connect(ENDPOINT, max_size=1), TypeError, "max_size"),
     (lambda: pika_twisted.consume(None, "q", None), TypeError, "handler .* None"),  # type: ignore[arg-type]
     (lambda: pika_twisted.consume(None, "q", print, concurrency=0), ValueError, "concurrency"),
     (lambda: pika_twisted.consume(None, "q", print, on_error="drop"), ValueError, "'drop'"),
