@@ -32,17 +32,25 @@ PREFETCH = 1_000  # unlimited prefetch makes the broker hold every message unack
 def rows(options: Namespace) -> list[Row]:
     """Return the live rows: throughput, auto-acked and acked one by one."""
     made = []
-    for ack in [options.ack] if options.ack else ["auto", "each"]:
+    for ack in [options.ack] if options.ack else ["auto", "each", "batched"]:
         style = options.style or "await"
         specs = tuple(
-            live_spec(options, client, style, ack)
+            live_spec(options, client, style, mode)
             for client in CLIENTS
             if client != "bare" and (not options.client or client in options.client)
+            if (mode := mode_of(client, ack))
         )
         title = f"live: {STYLE_TITLES[style]}, {ACK_TITLES[ack]}"
         bar = BARS.get(f"live/{ack}", NO_BAR)
         made.append(Row(f"live/{style}/{ack}", title, specs, bar, unit="rate"))
     return made
+
+
+def mode_of(client: str, ack: str) -> str:
+    """Return how a client acks where `ack` is asked for, or nothing where it has no part in it."""
+    if ack != "batched" or client == "pika_twisted":
+        return ack
+    return "each" if client in FAST else ""
 
 
 def live_spec(options: Namespace, client: str, style: str, ack: str) -> Spec:

@@ -23,7 +23,12 @@ STYLE_TITLES = {
     "many": f"await queue.get_many({BATCH})",
     "fields": "await queue.get(), every field read",
 }
-ACK_TITLES = {"auto": "auto-ack", "each": "ack each", "group": "ack by the hundred"}
+ACK_TITLES = {
+    "auto": "auto-ack",
+    "each": "ack each",
+    "group": "ack by the hundred",
+    "batched": "ack each, with ack_batching",
+}
 CONSUME = [
     ("await", "auto"),
     ("await", "each"),
@@ -93,6 +98,8 @@ def consume(options: Namespace) -> list[Row]:
         spec = consume_spec(options, style, ack)
         some = (style, ack) not in ALL_CLIENTS_IN and not options.client
         clients = TWISTED if some else CLIENTS
+        if ack == "batched":
+            clients = TWISTED[:1]
         title = f"consume: {STYLE_TITLES[style]}, {ACK_TITLES[ack]}"
         rows.append(make_row(key, title, spec, clients, options, pika_row=f"consume/await/{ack}"))
     return rows
@@ -104,6 +111,8 @@ def consume_modes(options: Namespace) -> list[tuple[str, str]]:
         return [(options.style, options.ack)]
     if options.style:
         return [(options.style, "auto"), (options.style, "each")]
+    if options.ack == "batched":
+        return [("await", "batched")]
     if options.ack == "group":
         return [("await", "group"), ("many", "group")]
     if options.ack:

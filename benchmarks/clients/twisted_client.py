@@ -118,6 +118,8 @@ async def consume_once(
 
 async def drain(channel: Any, spec: Spec, queue_name: str, messages: int) -> int:
     """Consume on one channel; return the last delivery tag."""
+    if spec.ack == "batched":
+        channel.ack_batching = True
     queue, _tag = await channel.basic_consume(queue_name, auto_ack=spec.ack == "auto")
     tag = await LOOPS[spec.style, spec.ack](queue, channel, messages)
     if spec.ack != "auto":
