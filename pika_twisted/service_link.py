@@ -42,10 +42,6 @@ class _LinkTransport:
         """Close it as AMQP asks."""
         self.connection.close()
 
-    def abortConnection(self) -> None:
-        """Drop it."""
-        self.connection.transport.abortConnection()
-
 
 @implementer(interfaces.IStreamClientEndpoint)
 class LinkEndpoint:

@@ -103,7 +103,10 @@ class Broker:
         self.reachable = True
         self.peers: list[Peer] = []
         self.said: list[list[str]] = []
+        self.heard: list[Any] = []  # the methods behind them, of all connections
         self.deaf = False
+        self.postpone: type[Any] | None = None
+        self.postponed: list[Any] = []
 
     def connect(self, factory: Any) -> defer.Deferred[Any]:
         if not self.reachable:
@@ -115,6 +118,23 @@ class Broker:
         self.said.append([])
         protocol.makeConnection(transport)
         return defer.succeed(protocol)
+
+    @property
+    def generated(self) -> str:
+        """What a queue is called that has no name, on this connection."""
+        return f"amq.gen-{len(self.peers)}"
+
+    def catch_up(self) -> None:
+        """Answer what was postponed."""
+        self.postpone = None
+        postponed, self.postponed = self.postponed, []
+        for frame in postponed:
+            self.answer(frame)
+        self.run()
+
+    def asked(self, method: type[Any]) -> list[Any]:
+        """All methods of this class that came, on whichever connection."""
+        return [each for each in self.heard if isinstance(each, method)]
 
     @property
     def peer(self) -> Peer:
@@ -141,6 +161,10 @@ class Broker:
         if method is None:
             return
         self.said[-1].append(method.NAME)
+        self.heard.append(method)
+        if self.postpone is not None and isinstance(method, self.postpone):
+            self.postponed.append(frame)
+            return
         number = frame.channel_number
         if self.refuse is not None and isinstance(method, self.refuse):
             self.peer.send(number, spec.Channel.Close(406, "PRECONDITION_FAILED", 50, 10))
@@ -153,7 +177,7 @@ class Broker:
         elif isinstance(method, spec.Basic.Cancel):
             self.peer.send(number, spec.Basic.CancelOk(method.consumer_tag))
         elif isinstance(method, spec.Queue.Declare):
-            self.peer.send(number, spec.Queue.DeclareOk(method.queue or "amq.gen-x", 0, 0))
+            self.peer.send(number, spec.Queue.DeclareOk(method.queue or self.generated, 0, 0))
         elif isinstance(method, spec.Basic.Get):
             self.peer.send(number, spec.Basic.GetEmpty())
         elif isinstance(method, spec.Queue.Delete):

@@ -1,0 +1,379 @@
+"""What seldom happens to a service: refusals, and endings in the middle of something."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pika import exceptions, spec
+from twisted.internet import error
+from twisted.internet.task import deferLater
+from twisted.logger import eventAsText, globalLogPublisher
+
+from tests.support.outcome import TwistedLog, watch
+from tests.unit.test_service_recovery import World, settled
+
+
+@pytest.fixture
+def world(caplog: pytest.LogCaptureFixture) -> Iterator[World]:
+    caplog.set_level(logging.CRITICAL, "pika_twisted")
+    with TwistedLog() as log:
+        world = World()
+        yield world
+        world.finish()
+        log.assert_empty()
+
+
+def started(world: World, **options: Any) -> Any:
+    """An open channel of a service that is connected."""
+    world.start()
+    channel = world.service.channel(**options)
+    world.broker.run()
+    assert channel.is_open
+    return channel
+
+
+def reconnect(world: World) -> None:
+    world.lose()
+    world.broker.run(1)
+
+
+# Calls
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [("queue_declare", ("q",)), ("basic_consume", ("q",))],
+    ids=["declare", "consume"],
+)
+def test_a_refusal_is_told_and_not_asked_again(
+    world: World, method: str, arguments: tuple[Any, ...]
+) -> None:
+    channel = started(world)
+    asked = {"queue_declare": spec.Queue.Declare, "basic_consume": spec.Basic.Consume}[method]
+    world.broker.refuse = asked
+    settled(world, getattr(channel, method)(*arguments)).failure(exceptions.ChannelClosedByBroker)
+    world.broker.refuse = None
+    for _ in range(5):
+        world.broker.run(1)
+    assert channel.is_open  # again
+    assert len(world.broker.asked(asked)) == 1
+
+
+def test_a_handler_s_refused_queue_leaves_no_channel(world: World) -> None:
+    world.start()
+    world.broker.refuse = spec.Basic.Consume
+    consuming = settled(world, world.service.consume("q", lambda message: None))
+    consuming.failure(exceptions.ChannelClosedByBroker)
+    assert list(world.service._channels) == []
+    world.broker.run(5)
+    assert world.broker.said[-1].count("Channel.Open") == 2  # the service's own, and this one
+
+
+def test_confirm_mode_and_qos_by_a_call_last(world: World) -> None:
+    channel = started(world)
+    settled(world, channel.confirm_delivery()).result()
+    settled(world, channel.basic_qos(prefetch_count=9)).result()
+    reconnect(world)
+    assert {"Confirm.Select", "Basic.Qos"} <= set(world.broker.said[-1])
+    assert [qos.prefetch_count for qos in world.broker.asked(spec.Basic.Qos)] == [9, 9]
+
+
+def test_recover_is_passed_on(world: World) -> None:
+    channel = started(world)
+    answer = settled(world, channel.basic_recover(True)).result()
+    assert isinstance(answer.method, spec.Basic.RecoverOk)
+
+
+def test_acks_are_batched_on_each_connection(world: World) -> None:
+    channel = started(world, ack_batching=3)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    for connection in (1, 2):
+        world.broker.peer.deliver(channel.current, "t", b"1", b"2", b"3")
+        for _ in range(3):
+            watch(queue.get()).result().ack()
+        world.broker.run()
+        acks = world.broker.asked(spec.Basic.Ack)
+        assert [(ack.delivery_tag, ack.multiple) for ack in acks] == [(3, True)] * connection
+        reconnect(world)
+
+
+def test_a_queue_without_a_name_is_the_last_declared_and_gets_a_new_name(world: World) -> None:
+    renamed: list[Any] = []
+    world.service.add_callback("queue renamed", lambda *names: renamed.append(names))
+    channel = started(world)
+    first = settled(world, channel.queue_declare("")).result().method.queue
+    settled(world, channel.queue_bind("", "x", "k")).result()
+    settled(world, channel.basic_consume("", consumer_tag="t")).result()
+    reconnect(world)
+    second = world.broker.generated
+    assert renamed == [(first, second)] and first != second
+    assert [bind.queue for bind in world.broker.asked(spec.Queue.Bind)] == [first, second]
+    assert [each.queue for each in world.broker.asked(spec.Basic.Consume)] == [first, second]
+    assert repr(channel.subscriptions) == f"[<Subscription t to {second!r}>]"
+    settled(world, channel.queue_delete(first)).result()  # the earlier name still works
+    assert [delete.queue for delete in world.broker.asked(spec.Queue.Delete)] == [second]
+    assert channel.consumer_tags == []
+
+
+# Consumers
+
+
+def test_cancelled_while_it_is_subscribed_again(world: World) -> None:
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    world.broker.postpone = spec.Basic.Consume
+    reconnect(world)
+    assert world.broker.postponed
+    assert watch(channel.basic_cancel("t")).result() is None
+    watch(queue.get()).failure(exceptions.ConsumerCancelled)
+    world.broker.catch_up()
+    assert world.broker.said[-1][-2:] == ["Basic.Consume", "Basic.Cancel"]
+    assert (channel.is_open, channel.consumer_tags) == (True, [])
+
+
+def test_a_cancel_that_the_broker_refuses(world: World) -> None:
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    world.broker.refuse = spec.Basic.Cancel
+    cancelling = settled(world, channel.basic_cancel("t"))
+    cancelling.failure(exceptions.ChannelClosedByBroker)
+    watch(queue.get()).failure(exceptions.ConsumerCancelled)
+
+
+def test_the_broker_s_cancel_crosses_ours(world: World) -> None:
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    waiting = watch(queue.get())
+    world.broker.postpone = spec.Basic.Cancel
+    cancelling = settled(world, channel.basic_cancel("t"))
+    world.broker.peer.send(channel.current, spec.Basic.Cancel("t", True))
+    waiting.failure(exceptions.ConsumerCancelled)
+    world.broker.catch_up()
+    cancelling.result()
+    world.broker.run(5)
+    assert len(world.broker.asked(spec.Basic.Consume)) == 1  # not subscribed again
+    assert "consumer cancelled" not in world.told
+
+
+@pytest.mark.parametrize("then", ["the channel is closed, too", "nobody wants it"])
+def test_a_consumer_that_was_cancelled_is_not_subscribed_twice(world: World, then: str) -> None:
+    channel = started(world)
+    settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    world.broker.peer.send(channel.current, spec.Basic.Cancel("t", True))
+    world.broker.run(0.05)
+    if then == "nobody wants it":
+        settled(world, channel.basic_cancel("t")).result()
+    else:
+        world.broker.peer.close_channel(channel.current, 406, "PRECONDITION_FAILED")
+    for _ in range(5):
+        world.broker.run(0.05)
+    wanted = then != "nobody wants it"
+    assert len(world.broker.asked(spec.Basic.Consume)) == 1 + wanted
+    assert channel.consumer_tags == ["t"] * wanted
+
+
+def offset(number: Any) -> spec.BasicProperties:
+    return spec.BasicProperties(headers={"x-stream-offset": number})
+
+
+@pytest.mark.parametrize(
+    ("taken", "resumed"),
+    [(0, 7), (2, 9), (3, 10)],
+    ids=["nothing taken", "some taken", "all taken"],
+)
+def test_a_stream_goes_on_where_it_was(world: World, taken: int, resumed: int) -> None:
+    channel = started(world)
+    consuming = channel.basic_consume("s", consumer_tag="t", arguments={"x-stream-offset": "first"})
+    queue, _ = settled(world, consuming).result()
+    for tag in (1, 2, 3):
+        deliver = spec.Basic.Deliver("t", tag, False, "", "s")
+        world.broker.peer.send_content(channel.current, deliver, b"x", offset(6 + tag))
+    for _ in range(taken):
+        watch(queue.get()).result()
+    reconnect(world)
+    offsets = [each.arguments for each in world.broker.asked(spec.Basic.Consume)]
+    assert offsets == [{"x-stream-offset": "first"}, {"x-stream-offset": resumed}]
+    assert (len(queue.pending), world.service.stats().dropped) == (0, 3 - taken)
+
+
+@pytest.mark.parametrize("where", ["nowhere", "not a number"])
+def test_a_stream_without_offsets_begins_as_it_was_asked(world: World, where: str) -> None:
+    channel = started(world)
+    consuming = channel.basic_consume("s", consumer_tag="t", arguments={"x-stream-offset": 3})
+    settled(world, consuming).result()
+    deliver = spec.Basic.Deliver("t", 1, False, "", "s")
+    properties = None if where == "nowhere" else offset("x")
+    world.broker.peer.send_content(channel.current, deliver, b"x", properties)
+    reconnect(world)
+    offsets = [each.arguments for each in world.broker.asked(spec.Basic.Consume)]
+    assert offsets == [{"x-stream-offset": 3}] * 2
+
+
+# Opening and closing
+
+
+def test_setups_run_on_each_connection(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    async def of_the_service(channel: Any) -> None:
+        await channel.exchange_declare("x")
+        seen.append("service")
+
+    world = World(setup=of_the_service)
+    channel = started(world, setup=lambda opened: seen.append("channel"))
+    assert seen == ["service", "channel"]
+    reconnect(world)
+    assert seen == ["service", "channel"] * 2
+    assert channel.is_open
+    assert len(world.broker.asked(spec.Exchange.Declare)) == 2
+    world.finish()
+
+
+def test_a_channel_that_the_broker_closes_while_it_is_set_up(world: World) -> None:
+    refusals = [2]
+
+    async def setup(channel: Any) -> None:
+        await deferLater(world.clock, 0)
+        if refusals[0]:
+            refusals[0] -= 1
+            world.broker.peer.close_channel(channel, 404, "NOT_FOUND")
+
+    world.start()
+    channel = world.service.channel(setup=setup)
+    world.broker.run()
+    assert not channel.is_open and world.told[-1] == "recovery failed"
+    world.broker.run(0.1)  # again, and closed again
+    assert not channel.is_open and world.told.count("recovery failed") == 2
+    world.broker.run(0.2)
+    assert channel.is_open
+
+
+def test_a_channel_that_is_closed_while_it_is_opened(world: World) -> None:
+    world.start()
+    world.broker.postpone = spec.Channel.Open
+    channel = world.service.channel()
+    opening = watch(channel.when_open())
+    world.broker.run()
+    channel.close()
+    opening.failure(exceptions.ChannelClosedByClient)
+    world.broker.catch_up()
+    assert world.broker.said[-1][-1] == "Channel.Close"
+    assert not channel.is_open and list(world.service._channels) == []
+
+
+def test_a_connection_lost_at_the_end_of_its_recovery(world: World) -> None:
+    channel = world.service.channel()
+    cut = error.ConnectionLost("cut")
+    opening = channel.when_open()
+    opening.addCallback(lambda _: world.broker.peer.transport.lose(cut))
+    world.start()
+    assert world.told == ["recovery failed"]
+    assert world.service.connection is None and not channel.is_open
+    world.broker.run(1)
+    assert world.told == ["recovery failed", "connected"]
+    assert channel.is_open
+
+
+def test_stopped_while_a_channel_waits_to_be_opened_again(world: World) -> None:
+    channel = started(world)
+    world.broker.peer.close_channel(channel.current, 406, "PRECONDITION_FAILED")
+    world.finish()  # which finds no timer
+    world.broker.run(5)
+    assert world.broker.said[-1].count("Channel.Open") == 2
+
+
+def test_it_stops_with_its_reactor(world: World) -> None:
+    triggers: list[Any] = []
+    world.clock.addSystemEventTrigger = (  # type: ignore[attr-defined]
+        lambda *trigger: triggers.append(trigger) or trigger  # type: ignore[func-returns-value]
+    )
+    world.clock.removeSystemEventTrigger = triggers.remove  # type: ignore[attr-defined]
+    world.start()
+    assert [trigger[:2] for trigger in triggers] == [("before", "shutdown")]
+    settled(world, world.service.stopService()).result()
+    assert not triggers
+    world.start()
+    ((_, _, stop),) = triggers
+    settled(world, stop()).result()
+    assert not world.service.running
+    assert stop() is None
+    assert world.broker.said[-1][-1] == "Connection.Close"
+
+
+def test_the_log_names_the_broker(world: World) -> None:
+    said: list[str] = []
+
+    def observe(event: Any) -> None:
+        said.append(eventAsText(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        world.broker.reachable = False
+        world.start()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert any("retry" in line and str(world.service._name) in line for line in said), said
+
+
+# Publishers
+
+
+def bodies(world: World) -> list[bytes]:
+    world.broker.run()
+    return [message.body for message in world.broker.peer.published]
+
+
+def test_a_publisher_waits_for_each_connection(world: World) -> None:
+    publisher = world.service.publisher(when_lost="resend")
+    early = watch(publisher.publish("", "q", b"1"))
+    assert repr(publisher) == "<Publisher 0 in flight, 1 waiting>"
+    world.start()
+    assert bodies(world) == [b"1"]
+    assert repr(publisher) == "<Publisher 1 in flight, 0 waiting>"
+    reconnect(world)
+    assert early.pending and bodies(world) == [b"1"]
+    world.broker.peer.ack(2, 1)
+    early.result()
+    stats = world.service.stats()
+    assert (stats.confirmed, stats.resent, stats.in_flight, stats.waiting) == (1, 1, 0, 0)
+
+
+def test_a_publisher_that_fails_while_it_is_down(world: World) -> None:
+    publisher = world.service.publisher(when_down="fail")
+    watch(publisher.publish("", "q", b"early")).failure(exceptions.ConnectionWrongStateError)
+    world.start()
+    publisher.max_in_flight = 1
+    sent, waiting = (watch(publisher.publish("", "q", body)) for body in (b"1", b"2"))
+    assert bodies(world) == [b"1"]
+    world.lose()
+    sent.failure(exceptions.AMQPConnectionError)
+    waiting.failure(exceptions.AMQPConnectionError)
+    watch(publisher.publish("", "q", b"3")).failure(exceptions.ConnectionWrongStateError)
+    world.broker.run(1)
+    outcome = watch(publisher.publish("", "q", b"4"))
+    assert bodies(world) == [b"4"] and outcome.pending
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_stopping_waits_for_confirms_so_long(world: World, confirmed: bool) -> None:
+    publisher = world.service.publisher()
+    world.start()
+    publishing = watch(publisher.publish("", "q", b"1"))
+    assert bodies(world) == [b"1"]
+    number = world.broker.peer.published[0].channel
+    stopping = settled(world, world.service.stopService())
+    world.broker.run(world.service.drain_timeout - 0.5)
+    assert stopping.pending and "Connection.Close" not in world.broker.said[-1]
+    if confirmed:
+        world.broker.peer.ack(number, 1)
+    world.broker.run(0 if confirmed else 1)
+    stopping.result()
+    if confirmed:
+        publishing.result()
+    else:
+        publishing.failure(exceptions.ChannelClosedByClient)
+    late = watch(publisher.publish("", "q", b"late"))
+    assert "The service is stopped" in str(late.failure(exceptions.AMQPConnectionError))
