@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pika import frame, spec
 
-from benchmarks import bars, cli, codec, report, rows, series, wire
+from benchmarks import bars, cli, live, codec, report, rows, series, wire
 from benchmarks.ledger import AckLedger, PublishLedger
 from benchmarks.peer import PeerProcess
 from benchmarks.runner import Outcome, measure, peer_prepare
@@ -131,7 +131,7 @@ def test_every_row_has_its_title_and_clients() -> None:
     every = cli.chosen_rows(options)
     assert len({row.key for row in every}) == len(every) > 40
     assert all(row.title and row.specs for row in every)
-    known = {row.key for row in every} | {"live/auto", "live/each"}
+    known = {row.key for row in every} | {f"live/{row.specs[0].ack}" for row in live.rows(options)}
     assert set(bars.BARS) <= known
 
 
