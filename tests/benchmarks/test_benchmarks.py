@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pika import frame, spec
 
-from benchmarks import bars, cli, live, codec, report, rows, series, wire
+from benchmarks import bars, cli, codec, live, report, rows, series, wire
 from benchmarks.ledger import AckLedger, PublishLedger
 from benchmarks.peer import PeerProcess
 from benchmarks.runner import Outcome, measure, peer_prepare
