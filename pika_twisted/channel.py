@@ -326,11 +326,7 @@ class TwistedChannel(Topology, Settling):
         gone = self._closed or self._channel.gone
         if gone is not None:
             return defer.fail(fresh_exception(gone))
-        try:
-            self._channel.flush()
-        except pika_exceptions.ChannelWrongStateError:
-            return defer.fail()
-        raise AssertionError("the channel is open")
+        return defer.execute(self._channel.flush)  # which raises: it is closing
 
     def confirm_delivery(self) -> defer.Deferred[frame.Method[spec.Confirm.SelectOk]]:
         """Turn on publisher confirms: from now on `basic_publish()` waits for the broker's answer.

@@ -10,11 +10,14 @@ from pika import exceptions
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from zope.interface import implementer
 
 import pika_twisted
 from pika_twisted import connect_errors
+from pika_twisted import connecting as connecting_module
 from pika_twisted.losses import GoneEncoder, NotConnected, is_loss
+from pika_twisted.places import places
 from tests.support.outcome import Outcome, run, watch
 from tests.support.peer import Peer
 from tests.support.transport import FakeTransport
@@ -202,3 +205,61 @@ def test_what_counts_as_a_loss() -> None:
     assert str(NotConnected("stopped")) == "stopped"
     encoder = GoneEncoder()
     assert encoder.ack(1) is encoder.publish("", "q", b"") is False
+
+
+class Layer:
+    """As TLS of older Twisteds: it passes nothing on."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+
+class TCPLayer(Layer):
+    """As TLS of newer ones: it knows TCP_NODELAY, and has no socket."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.transport.setTcpNoDelay(enabled)
+
+
+@pytest.mark.parametrize("layer", [Layer, TCPLayer])
+def test_socket_options_reach_the_socket_below_tls(clock: Clock, layer: Any) -> None:
+    socket = Socket(clock)
+    parameters = pika.ConnectionParameters(tcp_options={"TCP_KEEPIDLE": 60})
+    connecting_module._set_socket_options(layer(layer(socket)), parameters)
+    assert socket.no_delay and len(socket.options) == 2
+
+
+def test_where_there_is_no_tcp_there_are_no_socket_options(clock: Clock) -> None:
+    class Unix(Socket):
+        def setTcpNoDelay(self, enabled: bool) -> None:
+            raise OSError(95, "Operation not supported")
+
+    unix = Unix(clock)
+    parameters = pika.ConnectionParameters(tcp_options={"TCP_KEEPIDLE": 60})
+    connecting_module._set_socket_options(unix, parameters)
+    connecting_module._set_socket_options(object(), parameters)
+    assert unix.options == []
+
+
+def test_a_silent_handshake_may_be_that_of_tls() -> None:
+    reactor = MemoryReactorClock()
+    deferred = pika_twisted.connect(
+        "amqps://192.0.2.1/?stack_timeout=5&heartbeat=0", reactor=reactor
+    )
+    outcome = watch(deferred)
+    reactor.advance(0)  # a resolver's turn
+    (_host, _port, factory, _timeout, _bind) = reactor.tcpClients[0]
+    transport = StringTransport()
+    transport.abortConnection = transport.loseConnection  # type: ignore[method-assign]
+    factory.buildProtocol(None).makeConnection(transport)
+    reactor.advance(5)
+    why = outcome.failure(connect_errors.ConnectionTimedOut)
+    assert "the TLS or AMQP handshake" in str(why)
+
+
+def test_by_default_it_is_pika_s_place() -> None:
+    reactor = MemoryReactorClock()
+    (place,) = places(None, None, None, reactor)
+    assert (str(place), place.encrypted) == ("localhost:5672", False)
+    (place,) = places(None, pika.ConnectionParameters("broker.example", 5), None, reactor)
+    assert str(place) == "broker.example:5"

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import logging
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from pika import exceptions, spec
+from twisted import internet
 from twisted.internet import defer, task
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.testing import MemoryReactorClock
 
 import pika_twisted
 from pika_twisted import __main__ as main
 from pika_twisted import consumer as consumer_module
+from pika_twisted.endings import final_reason
+from pika_twisted.exceptions import ProtocolViolation
+from pika_twisted.liveness import is_paused
+from pika_twisted.service import RecoveringService
 from pika_twisted.water import WaterMarks
 from tests.support import peer as peer_module
 from tests.support.outcome import call, run, watch
@@ -75,6 +84,51 @@ def test_connected_after_it_was_closed(session: Session) -> None:
     assert transport.aborted and not transport.writes
 
 
+def test_an_error_inside_after_the_end(
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = session.channel()
+
+    def fail(_frame: Any) -> None:
+        session.protocol._impl.abort(ConnectionError("cut"))
+        raise ZeroDivisionError("bug")
+
+    monkeypatch.setattr(session.protocol._impl, "_process_frame", fail)
+    with caplog.at_level(logging.ERROR, "pika_twisted"):
+        session.peer.send(channel, spec.Queue.DeclareOk("q", 0, 0))
+    assert "bug" in caplog.text
+    session.peer.expect_none(spec.Connection.Close)
+    session.turn()
+    assert "cut" in str(session.closed.result())
+
+
+def test_pika_may_not_connect_it(session: Session) -> None:
+    impl = session.open()._impl
+    with pytest.raises(exceptions.AMQPConnectionError, match="Twisted connects"):
+        impl._adapter_connect_stream()
+
+
+def test_an_error_of_pika_s_ends_a_connection_as_a_violation() -> None:
+    why = exceptions.UnexpectedFrameError("odd")
+    told = final_reason(why, True, 0)
+    assert isinstance(told, ProtocolViolation) and told.__cause__ is why
+    assert "odd" in str(told)
+
+
+def test_time_without_limit(session: Session) -> None:
+    def unlimited(parameters: Any, reactor: Any) -> Any:
+        limits = {**session.adapter.options, "handshake_timeout": None}
+        return pika_twisted.TwistedProtocolConnection(parameters, reactor, **limits)
+
+    protocol = session.connect(factory=unlimited)
+    ready = watch(protocol.ready)
+    assert not session.clock.getDelayedCalls()
+    session.turn(60)
+    assert ready.pending
+    session.lose()
+    ready.failure(exceptions.AMQPConnectionError)
+
+
 def test_async_with(session: Session) -> None:
     protocol = session.open()
 
@@ -98,6 +152,32 @@ def test_drained_where_the_user_has_a_producer(session: Session) -> None:
     protocol = session.open()
     session.transport.registerProducer(object(), True)
     call(protocol.drained).failure(RuntimeError)
+
+
+def test_lost_while_a_tls_transport_is_asked_whether_it_is_full(session: Session) -> None:
+    session.tls = True
+    protocol = session.open()
+    drained = watch(protocol.drained())
+    assert drained.pending  # until the turn has ended
+    session.lose()
+    drained.failure(exceptions.AMQPConnectionError)
+
+
+def test_lost_while_acks_are_held_back(session: Session) -> None:
+    channel = session.channel()
+    channel.ack_batching = 10
+    channel.ack_batching = 20  # nothing was asked for yet
+    assert channel.ack_batching == 20
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"1")
+    watch(queue.get()).result().ack()
+    assert session.clock.getDelayedCalls()
+    session.lose()
+    assert not session.clock.getDelayedCalls()
+
+
+def test_a_transport_that_tells_nothing_is_not_paused() -> None:
+    assert not is_paused(object())
 
 
 def test_a_transport_without_room_for_attributes() -> None:
@@ -137,6 +217,54 @@ def test_the_argument_that_can_t_be_encoded_is_named(session: Session) -> None:
     assert channel.is_open
 
 
+def test_two_arguments_that_can_t_be_encoded(session: Session) -> None:
+    channel = session.channel()
+    wrong = call(channel.exchange_bind, "to", "from", routing_key=5, arguments=[1])
+    assert "its arguments" in str(wrong.failure(TypeError))
+    session.peer.expect_none()
+
+
+def test_closing_twice_and_with_a_code_that_can_t_be(session: Session) -> None:
+    channel = session.channel()
+    with pytest.raises(TypeError, match=r"Channel\.Close: can't encode"):
+        channel.close(70_000)
+    session.peer.expect_none()
+    assert channel.is_open
+    channel.close(200, "done")
+    session.peer.expect(spec.Channel.Close)
+    with pytest.raises(exceptions.ChannelWrongStateError, match=r"closing: .*done"):
+        channel.close()
+    call(channel.basic_publish, "", "q", b"x").failure(exceptions.ChannelWrongStateError)
+    session.peer.send(channel, spec.Channel.CloseOk())
+    with pytest.raises(exceptions.ChannelWrongStateError, match=r"closed: .*done"):
+        channel.close()
+    session.peer.expect_none()
+
+
+def test_pika_s_channel_below_says_why_it_is_gone(session: Session) -> None:
+    channel = session.channel()
+    below = channel._channel
+    with pytest.raises(TypeError, match="callable"):
+        below.confirm_delivery("no function")
+    session.peer.close_channel(channel, 404, "NOT_FOUND")
+    session.peer.forget()
+    for asking in (
+        lambda: below.queue_declare("q"),
+        lambda: below.confirm_delivery(print),
+        lambda: below._rpc(spec.Basic.Qos()),
+    ):
+        with pytest.raises(exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+            asking()
+    session.peer.expect_none()
+
+
+def test_opened_by_hand(session: Session) -> None:
+    """As in pika; the broker would refuse it on an open channel."""
+    channel = session.channel()
+    channel.open()
+    assert session.peer.expect(spec.Channel.Open).channel_number == channel.channel_number
+
+
 def test_a_broker_without_confirms(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(peer_module.CAPABILITIES, "publisher_confirms", False)
     channel = session.channel()
@@ -167,6 +295,26 @@ def test_a_message_is_pickled_without_its_channel_s_state() -> None:
     assert again == message
 
 
+def test_a_message_of_an_auto_ack_get_is_pickled_as_a_message(session: Session) -> None:
+    channel = session.channel()
+    getting = call(channel.basic_get, "q", auto_ack=True)
+    session.peer.get_ok(channel, b"body")
+    message = getting.result()
+    kind, fields = message.__reduce__()
+    assert kind is pika_twisted.ReceivedMessage
+    assert pickle.loads(pickle.dumps(kind(None, *fields[1:]))).body == b"body"
+
+
+def test_a_queue_that_bounds_those_who_wait() -> None:
+    queue = pika_twisted.ClosableDeferredQueue(backlog=1)
+    first = run(anext(queue))  # type: ignore[arg-type]
+    for waiting in (queue.__anext__, lambda: queue.get_many(1), queue.get):
+        with pytest.raises(defer.QueueUnderflow):
+            waiting()
+    queue.put("message")
+    assert first.result() == "message"
+
+
 @pytest.mark.parametrize("way", ["get", "get_many", "__anext__", "drain", "close"])
 def test_a_full_queue_that_is_emptied(way: str) -> None:
     options = {"water_marks": WaterMarks(3, 2, 1000, 900)}
@@ -187,7 +335,31 @@ def test_a_full_queue_that_is_emptied(way: str) -> None:
     session.finish()
 
 
+def test_the_installed_reactor_is_the_default(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = session.clock
+    monkeypatch.setattr(internet, "reactor", clock, raising=False)
+    target = HostnameEndpoint(MemoryReactorClock(), "localhost", 5672)
+    assert RecoveringService(target).reactor is clock
+    connecting = pika_twisted.connect([])
+    watch(connecting).failure(ValueError)
+    channel = session.channel()
+    publisher = pika_twisted.Publisher(channel, timeout=5)
+    publishing = watch(publisher.publish("", "q", b"x"))
+    handling = watch(pika_twisted.consume(channel, "q", print))
+    clock.advance(5)
+    assert str(publishing.failure(pika_twisted.PublishTimeout)) == "not confirmed within 5 s"
+    assert handling.pending  # and fails with the connection
+    session.lose()
+    handling.failure(exceptions.ChannelClosed)
+
+
 def test_the_report_for_bug_reports() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "pika_twisted"], capture_output=True, text=True, timeout=60
+    )
+    assert (printed.stdout.strip(), printed.stderr) == (main.report(), "")
     lines = main.report().splitlines()
     assert lines[0].startswith(f"pika_twisted {pika_twisted.__version__}, ")
     assert lines[1].startswith("pika ") and lines[2].startswith("Twisted ")

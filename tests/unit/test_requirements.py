@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -18,7 +19,7 @@ def importing(before: str, *, pure: str = "0") -> str:
         [sys.executable, "-c", f"import sys\n{before}\nimport pika_twisted"],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": ":".join(sys.path), "PIKA_TWISTED_PURE": pure},
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path), "PIKA_TWISTED_PURE": pure},
     )
     return done.stderr.strip()
 

@@ -13,6 +13,7 @@ from pika import exceptions, spec
 from twisted.internet import defer
 
 from pika_twisted.handling import consume
+from tests.support import wire
 from tests.support.outcome import TwistedLog, watch
 from tests.support.session import OURS, Session
 
@@ -278,3 +279,71 @@ def test_arguments_that_make_no_sense(session: Session) -> None:
     channel = session.channel()
     for wrong in ({"concurrency": 0}, {"concurrency": 5, "prefetch_count": 4}, {"on_error": "x"}):
         watch(consume(channel, "q", plain, **wrong)).failure(ValueError)  # type: ignore[arg-type]
+
+
+def test_what_comes_while_it_stops_goes_back(session: Session) -> None:
+    channel = session.channel()
+    seen: list[Any] = []
+    handling = start(session, channel, seen.append)
+    assert repr(handling) == "<Handling of 'q': 0 handled, 0 failed>"
+    stopped = watch(handling.stop())
+    session.peer.deliver(channel, "t", b"late")
+    session.peer.expect(spec.Basic.Nack, requeue=True)
+    agree_to_cancel(session, channel)
+    stopped.result()
+    assert (seen, handling.handled) == ([], 0)
+
+
+def test_a_handler_that_fails_while_it_stops_makes_no_pause(session: Session) -> None:
+    channel = session.channel()
+    waiting: defer.Deferred[None] = defer.Deferred()
+    handling = start(session, channel, lambda message: waiting)
+    session.peer.deliver(channel, "t", b"x")
+    stopped = watch(handling.stop())
+    agree_to_cancel(session, channel)
+    waiting.errback(RuntimeError("no"))
+    stopped.result()
+    assert settled(session) == [("requeue", 1)]
+    assert handling.failed == 1
+
+
+class Fatal(BaseException):
+    """As SystemExit: no failure of a handler, the end of it all."""
+
+
+def test_an_end_that_nobody_foresaw(session: Session) -> None:
+    channel = session.channel()
+
+    def handler(message: Any) -> None:
+        raise Fatal("now")
+
+    handling = start(session, channel, handler)
+    session.peer.deliver(channel, "t", b"x")
+    assert settled(session) == []
+    watch(handling.when_stopped()).failure(Fatal)
+    assert not handling.running
+
+
+@pytest.mark.parametrize(
+    ("properties", "kept"),
+    [
+        (wire.headers_only(wire.sized(wire.entry(b"x-stream-offset", b"?"))), False),
+        (wire.headers_only(wire.sized(wire.entry(b"x-stream-offset", b"t\x01"))), True),
+    ],
+    ids=["undecodable", "a stream's"],
+)
+def test_only_a_stream_s_message_stays_with_many_handlers(
+    session: Session, properties: bytes, kept: bool
+) -> None:
+    channel = session.channel()
+    begun: list[Any] = []
+
+    def handler(message: Any) -> None:
+        begun.append(message)
+        raise RuntimeError("no")
+
+    start(session, channel, handler, concurrency=2)
+    session.peer.send_bytes(wire.content(1, b"x", properties, wire.deliver("t")))
+    session.clock.advance(0.1)
+    assert settled(session) == ([] if kept else [("requeue", 1)])
+    assert len(begun) == 1 + kept

@@ -338,3 +338,32 @@ def test_recovered_messages_come_under_other_tags(session: Session) -> None:
     session.turn()
     acked = session.peer.expect(spec.Basic.Ack).method
     assert (acked.delivery_tag, acked.multiple) == (5, True)
+
+
+@pytest.mark.parametrize(("batch", "written"), [(1, [2, 1, 3]), (10, [])])
+def test_the_short_cut_closes_a_gap(batch: int, written: list[int]) -> None:
+    broker = Broker()
+    ledger = Ledger(broker, batch=batch)
+    for tag in (1, 2, 3):
+        deliver(ledger, broker, tag)
+    ledger.ack(2)
+    assert ledger.ack_next(2) == 0
+    assert ledger.ack_next(1) == 1
+    assert ledger.is_settled(2)
+    assert ledger.ack_next(3) == 1
+    assert broker.written == [("ack", tag, False) for tag in written]
+    held = 3 - len(written)
+    assert repr(ledger) == f"<Ledger settled below 4 and 0 more, {held} held>"
+    ledger.emit()
+    assert broker.unacked == set()
+
+
+@pytest.mark.parametrize("way", ["ack", "nack", "reject"])
+def test_nothing_is_written_to_a_closed_channel(way: str) -> None:
+    broker = Broker()
+    ledger = Ledger(broker)
+    deliver(ledger, broker, 1)
+    broker.open = False
+    assert getattr(ledger, way)(1) is True  # flush now, and find out why
+    assert ledger.ack_next(1) == 0
+    assert (broker.written, ledger.is_settled(1)) == ([], False)

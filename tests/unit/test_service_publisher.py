@@ -10,6 +10,7 @@ from pika import exceptions, spec
 from twisted.internet import defer
 
 from pika_twisted.publisher import Publisher, PublisherOverflow, PublishTimeout
+from tests.support import peer
 from tests.support.outcome import Outcome, TwistedLog, watch
 from tests.support.session import OURS, Session
 
@@ -223,3 +224,16 @@ def test_a_message_that_closes_its_channel_is_not_resent_for_ever(session: Sessi
         session.peer.send(channel, spec.Channel.Close(404, "NOT_FOUND", 60, 40))
         session.peer.forget()
     assert outcome.failure(exceptions.ChannelClosedByBroker).reply_code == 404
+
+
+@pytest.mark.parametrize("wrong", ["max_in_flight", "max_bytes", "max_waiting"])
+def test_bounds_that_make_no_sense(wrong: str) -> None:
+    with pytest.raises(ValueError, match="max_in_flight and max_bytes must be above 0"):
+        Publisher(None, **{wrong: -1})
+
+
+def test_a_broker_without_confirms(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peer.CAPABILITIES, "publisher_confirms", False)
+    target = Publisher(session.channel(), reactor=session.clock)
+    publish(target, b"x").failure(exceptions.MethodNotImplemented)
+    assert sent(session) == []

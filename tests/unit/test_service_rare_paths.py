@@ -12,6 +12,7 @@ from twisted.internet import error
 from twisted.internet.task import deferLater
 from twisted.logger import eventAsText, globalLogPublisher
 
+from tests.support import wire
 from tests.support.outcome import TwistedLog, watch
 from tests.unit.test_service_recovery import World, settled
 
@@ -199,14 +200,21 @@ def test_a_stream_goes_on_where_it_was(world: World, taken: int, resumed: int) -
     assert (len(queue.pending), world.service.stats().dropped) == (0, 3 - taken)
 
 
-@pytest.mark.parametrize("where", ["nowhere", "not a number"])
-def test_a_stream_without_offsets_begins_as_it_was_asked(world: World, where: str) -> None:
+@pytest.mark.parametrize(
+    "properties",
+    [
+        b"\x00\x00",
+        wire.headers_only(wire.sized(wire.entry(b"x-stream-offset", b"S" + wire.sized(b"x")))),
+        wire.headers_only(wire.sized(wire.entry(b"x-stream-offset", b"?"))),
+    ],
+    ids=["nowhere", "no number", "undecodable"],
+)
+def test_a_stream_without_offsets_begins_as_it_was_asked(world: World, properties: bytes) -> None:
     channel = started(world)
     consuming = channel.basic_consume("s", consumer_tag="t", arguments={"x-stream-offset": 3})
     settled(world, consuming).result()
-    deliver = spec.Basic.Deliver("t", 1, False, "", "s")
-    properties = None if where == "nowhere" else offset("x")
-    world.broker.peer.send_content(channel.current, deliver, b"x", properties)
+    number = channel.current.channel_number
+    world.broker.peer.send_bytes(wire.content(number, b"x", properties, wire.deliver("t")))
     reconnect(world)
     offsets = [each.arguments for each in world.broker.asked(spec.Basic.Consume)]
     assert offsets == [{"x-stream-offset": 3}] * 2

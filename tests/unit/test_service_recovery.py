@@ -90,6 +90,26 @@ def test_names_follow_a_queue_that_the_broker_names() -> None:
     assert len(recorder._renamed) <= 20
 
 
+def test_a_queue_s_own_name_as_routing_key_follows_it() -> None:
+    recorder = Recorder()
+    recorder.note("queue_declare", {"queue": ""}, declared("amq.gen-1"))
+    for key in ("amq.gen-1", "k"):
+        bound = {"queue": "amq.gen-1", "exchange": "x", "routing_key": key}
+        recorder.note("queue_bind", bound, None)
+    channel = Declared()
+
+    async def again() -> None:
+        await recorder.declare_on(channel, lambda *_: None)
+        await recorder.declare_queue(channel, "deleted meanwhile", lambda *_: None)
+
+    watch(defer.Deferred.fromCoroutine(again())).result()
+    now = recorder.current_name("amq.gen-1")
+    assert now != "amq.gen-1"
+    bound_now = [(b["queue"], b["routing_key"]) for b in recorder.queue_bindings.values()]
+    assert bound_now == [(now, now), (now, "k")]
+    assert channel.calls == [("queue_declare", ""), ("queue_bind", now), ("queue_bind", now)]
+
+
 # The service
 
 
