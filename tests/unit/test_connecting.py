@@ -9,8 +9,9 @@ import pytest
 from pika import exceptions
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 import pika_twisted
@@ -241,22 +242,23 @@ def test_where_there_is_no_tcp_there_are_no_socket_options(clock: Clock) -> None
     assert unix.options == []
 
 
-def test_a_silent_handshake_may_be_that_of_tls() -> None:
-    reactor = MemoryReactorClock()
+def test_a_silent_handshake_may_be_that_of_tls(clock: Clock) -> None:
+    endpoint = Endpoint(clock, None)
     deferred = pika_twisted.connect(
-        "amqps://192.0.2.1/?stack_timeout=5&heartbeat=0", reactor=reactor
+        endpoint,
+        parameters=pika.ConnectionParameters(heartbeat=0, stack_timeout=5),
+        tls=optionsForClientTLS("broker.example"),
+        reactor=clock,
     )
     outcome = watch(deferred)
-    reactor.advance(0)  # a resolver's turn
-    (_host, _port, factory, _timeout, _bind) = reactor.tcpClients[0]
-    transport = StringTransport()
-    transport.abortConnection = transport.loseConnection  # type: ignore[method-assign]
-    factory.buildProtocol(None).makeConnection(transport)
-    reactor.advance(5)
+    clock.advance(5)
     why = outcome.failure(connect_errors.ConnectionTimedOut)
     assert "the TLS or AMQP handshake" in str(why)
+    assert b"broker.example" in b"".join(endpoint.transport.writes)  # a ClientHello
+    assert endpoint.transport.aborted
 
 
+@pytest.mark.filterwarnings("ignore:Passing HostnameEndpoint a reactor")  # Twisted 22.10
 def test_by_default_it_is_pika_s_place() -> None:
     reactor = MemoryReactorClock()
     (place,) = places(None, None, None, reactor)

@@ -12,8 +12,7 @@ import pytest
 from pika import exceptions, spec
 from twisted import internet
 from twisted.internet import defer, task
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.endpoints import TCP4ClientEndpoint
 
 import pika_twisted
 from pika_twisted import __main__ as main
@@ -340,7 +339,7 @@ def test_the_installed_reactor_is_the_default(
 ) -> None:
     clock = session.clock
     monkeypatch.setattr(internet, "reactor", clock, raising=False)
-    target = HostnameEndpoint(MemoryReactorClock(), "localhost", 5672)
+    target = TCP4ClientEndpoint(clock, "localhost", 5672)
     assert RecoveringService(target).reactor is clock
     connecting = pika_twisted.connect([])
     watch(connecting).failure(ValueError)

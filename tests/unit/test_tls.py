@@ -229,6 +229,7 @@ def place(target: Any, **options: Any) -> Any:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:Passing HostnameEndpoint a reactor")  # Twisted 22.10
 def test_encrypted_places(files: CertificateFiles) -> None:
     assert not place("amqp://h/").encrypted
     assert place("amqps://h/").encrypted
