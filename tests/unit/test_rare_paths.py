@@ -18,7 +18,7 @@ import pika_twisted
 from pika_twisted import __main__ as main
 from pika_twisted import consumer as consumer_module
 from pika_twisted.endings import final_reason
-from pika_twisted.exceptions import ProtocolViolation
+from pika_twisted.exceptions import ProtocolViolation, on_channel
 from pika_twisted.liveness import is_paused
 from pika_twisted.service import RecoveringService
 from pika_twisted.water import WaterMarks
@@ -99,6 +99,29 @@ def test_an_error_inside_after_the_end(
     session.peer.expect_none(spec.Connection.Close)
     session.turn()
     assert "cut" in str(session.closed.result())
+
+
+def test_a_frame_for_a_channel_that_is_not_there(session: Session) -> None:
+    session.open()
+    session.peer.send(7, spec.Queue.DeclareOk("q", 0, 0))
+    close = session.peer.expect(spec.Connection.Close).method
+    assert (close.reply_code, "channel 7" in close.reply_text) == (504, True)
+    session.peer.send(7, spec.Queue.DeclareOk("q", 0, 0))  # nobody listens any more
+    session.peer.expect_none()
+    session.turn()
+    assert session.closed.result().reply_code == 504
+
+
+def test_a_broker_of_another_protocol(session: Session) -> None:
+    ready = watch(session.connect().ready)
+    session.peer.start(version=(0, 8))
+    session.turn()
+    ready.failure(exceptions.IncompatibleProtocolError)
+
+
+def test_a_channel_s_own_reason_stays_as_it_is() -> None:
+    why = exceptions.ChannelClosedByBroker(404, "NOT_FOUND")
+    assert on_channel(why) is why
 
 
 def test_pika_may_not_connect_it(session: Session) -> None:
@@ -255,6 +278,54 @@ def test_pika_s_channel_below_says_why_it_is_gone(session: Session) -> None:
         with pytest.raises(exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
             asking()
     session.peer.expect_none()
+
+
+def test_a_message_that_nobody_asked_for(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = session.channel()
+    session.peer.get_ok(channel, b"x")
+    assert "nobody asked for" in caplog.text
+    assert channel.is_open
+
+
+def test_what_a_cancelled_get_has_fetched_is_lost_with_its_channel(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = session.channel()
+    getting = channel.basic_get("q", auto_ack=True)
+    outcome = watch(getting)
+    getting.cancel()
+    outcome.failure(defer.CancelledError)
+    session.peer.get_ok(channel, b"x")
+    session.peer.close_channel(channel, 404, "NOT_FOUND")
+    assert "1 auto_ack messages of cancelled basic_get() calls are lost" in caplog.text
+
+
+def test_a_queue_that_is_closed_on_a_closing_channel(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    channel.close()
+    session.peer.expect(spec.Channel.Close)
+    queue.close(LookupError("enough"))
+    session.peer.expect_none()
+    watch(queue.get()).failure(LookupError)
+
+
+def test_a_consumer_that_nobody_wants_begins_on_a_closing_channel(session: Session) -> None:
+    channel = session.channel()
+    consuming = channel.basic_consume("q", consumer_tag="t")
+    outcome = watch(consuming)
+    consuming.cancel()
+    outcome.failure(defer.CancelledError)
+    channel.close()
+    session.peer.expect(spec.Basic.Consume)
+    session.peer.expect_none()  # one call at a time
+    session.peer.send(channel, spec.Basic.ConsumeOk("t"))
+    session.peer.expect(spec.Channel.Close)
+    session.peer.expect_none()  # which ends the consumer: no Basic.Cancel
+    session.peer.send(channel, spec.Channel.CloseOk())
+    watch(channel.on_closed).result()
 
 
 def test_opened_by_hand(session: Session) -> None:
