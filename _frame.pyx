@@ -1949,6 +1949,8 @@ cdef class FrameDecoder:
     # -- bodies
 
     cdef object read_body_frame(self, octets payload):
+        if self.body_channel.forgotten:
+            self.check_body()  # its channel went while the frame was carried
         cdef ChannelState state = self.body_channel
         cdef bint direct = state.subscription is not None or state.swallowed
         state.missing -= self.frame_size
