@@ -936,10 +936,10 @@ cdef int read_properties(_RawProperties light, PyObject** values) except -1:
     if light.raw_octets is not NULL:
         cursor.at = <octets>PyBytes_AS_STRING(<bytes>light.raw_octets)
         cursor.end = cursor.at + PyBytes_GET_SIZE(<bytes>light.raw_octets)
-        flags = load_u16(take(&cursor, 2))
-    elif light.number:
+    else:
         cursor.at = own_octets(light)
         cursor.end = cursor.at + light.number
+    if light.raw_octets is not NULL or light.number != 0:  # it came from a peer
         flags = load_u16(take(&cursor, 2))
     if flags & 1:
         # None of the 14 would be announced in a second word. pika gathers such words without
@@ -1815,10 +1815,15 @@ cdef class FrameDecoder:
     cdef object collect(self, ChannelState state, method):
         """A confirm: without a frame around it, and five calls that pass it on, half the price."""
         state.confirms.append(method)
-        if state.confirms_reported != self.taken:
-            state.confirms_reported = self.taken
-            self.tokens.append(state.confirms_token)
+        self.report(state.confirms_token, &state.confirms_reported)
         return None
+
+    cdef inline int report(self, token, uint64_t* reported) except -1:
+        """Put a token on the list, once for each `take_ready()`."""
+        if reported[0] != self.taken:
+            reported[0] = self.taken
+            self.tokens.append(token)
+        return 0
 
     cdef ChannelState check_sequence(self, uint32_t index):
         """May this method come now, on this channel? The channel's state, if there is any."""
@@ -2007,9 +2012,7 @@ cdef class FrameDecoder:
                 state.take_body(),
             ))
             self.messages_direct += 1
-            if subscription.reported != self.taken:
-                subscription.reported = self.taken
-                self.tokens.append(subscription.token)
+            self.report(subscription.token, &subscription.reported)
         state.end_content()
         return 0
 
