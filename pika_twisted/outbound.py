@@ -18,7 +18,7 @@ from twisted.internet import interfaces
 from . import _codec
 
 #: So many writes of a turn go out one by one: 1 us each, where waiting for the turn's end costs 5.
-EAGER_WRITES = 32
+EAGER_WRITES = 8
 
 
 class Outbound:
