@@ -76,7 +76,9 @@ def client_line(row: Row, outcome: Outcome, ratios: Ratios) -> str:
     ours = outcome.spec.client == OURS
     verdicts = "  ".join(row.bar.verdicts(over_pika, to_c)) if ours else ""
     if row.unit == "ms":
-        full, empty = outcome.best("full") or 0.0, outcome.best("empty") or 0.0
+        # Both of one process: a collection takes 5 ms in one and 8 in another.
+        fastest = min(outcome.answers, key=lambda answer: answer["full"])
+        full, empty = fastest["full"], fastest["empty"]
         ratio = full / empty if empty else 0.0
         met = "met" if ratio <= bars.COLLECTION else "NOT MET"
         verdict = f"bar x{bars.COLLECTION:g} {met}" if ours else ""
