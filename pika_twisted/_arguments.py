@@ -18,7 +18,7 @@ def check_parameters(parameters: Any) -> None:
 def check_whole(**limits: Any) -> None:
     """TypeError or ValueError for a limit that is no whole number between 0 and 2**63 - 1."""
     for name, value in limits.items():
-        if not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name} is a whole number, not {value!r}")
         if not 0 <= value < 1 << 63:
             raise ValueError(f"{name} is between 0 and 2**63 - 1, not {value}")
@@ -29,7 +29,7 @@ def check_seconds(**limits: Any) -> None:
     for name, value in limits.items():
         if value is None:
             continue
-        if not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name} is a number of seconds, not {value!r}")
         if not value >= 0:
             raise ValueError(f"{name} is not below 0 s, as {value} is")

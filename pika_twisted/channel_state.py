@@ -49,16 +49,17 @@ def _encode(channel_number: int, method: Any) -> bytes:
 
 
 def _culprit(method: Any) -> str:
-    """Which argument keeps `method` from being encoded: the one whose default would help."""
+    """Which argument keeps `method` from being encoded: the one that another value would help."""
     plain = type(method)()
     for name, value in vars(method).items():
-        probe = copy.copy(method)
-        setattr(probe, name, getattr(plain, name))
-        try:
-            probe.encode()
-        except Exception:
-            continue
-        return f"{name}={value!r}"
+        for harmless in (getattr(plain, name), 0, ""):
+            probe = copy.copy(method)
+            setattr(probe, name, harmless)
+            try:
+                probe.encode()
+            except Exception:
+                continue
+            return f"{name}={value!r}"
     return "its arguments"
 
 

@@ -54,6 +54,8 @@ def test_a_call_fails_with_what_is_wrong(
         (("amqp://me:secret@localhost",), {}, TypeError, r"pika.URLParameters\(url\), not str"),
         ((PARAMETERS,), {"max_message_size": "1M"}, TypeError, "max_message_size .*'1M'"),
         ((PARAMETERS,), {"max_message_size": -1}, ValueError, "max_message_size .*-1"),
+        ((PARAMETERS,), {"max_message_size": True}, TypeError, "max_message_size .*True"),
+        ((PARAMETERS,), {"close_timeout": True}, TypeError, "close_timeout .*True"),
         ((PARAMETERS,), {"buffer_size": None}, TypeError, "buffer_size .*None"),
         ((PARAMETERS,), {"max_nesting": 1 << 64}, ValueError, "max_nesting"),
         ((PARAMETERS,), {"handshake_timeout": "15"}, TypeError, "handshake_timeout .*'15'"),

@@ -248,7 +248,7 @@ def test_two_arguments_that_can_t_be_encoded(session: Session) -> None:
 
 def test_closing_twice_and_with_a_code_that_can_t_be(session: Session) -> None:
     channel = session.channel()
-    with pytest.raises(TypeError, match=r"Channel\.Close: can't encode"):
+    with pytest.raises(TypeError, match=r"Channel\.Close: can't encode reply_code=70000"):
         channel.close(70_000)
     session.peer.expect_none()
     assert channel.is_open
