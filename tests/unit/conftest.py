@@ -16,6 +16,7 @@ What the specification leaves to the decoder, and both twins have to decide alik
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.outcome import TwistedLog
+from tests.support.service import World
 from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
 
 # The full size of what is sampled in an ordinary run.
@@ -84,3 +86,13 @@ def session(request: pytest.FixtureRequest, twisted_log: TwistedLog) -> Iterator
     session = Session(request.param)
     yield session
     session.finish()
+
+
+@pytest.fixture
+def world(caplog: pytest.LogCaptureFixture) -> Iterator[World]:
+    caplog.set_level(logging.CRITICAL, "pika_twisted")
+    with TwistedLog() as log:
+        world = World()
+        yield world
+        world.finish()
+        log.assert_empty()

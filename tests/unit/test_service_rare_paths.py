@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,18 +11,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import eventAsText, globalLogPublisher
 
 from tests.support import wire
-from tests.support.outcome import TwistedLog, watch
-from tests.unit.test_service_recovery import World, settled
-
-
-@pytest.fixture
-def world(caplog: pytest.LogCaptureFixture) -> Iterator[World]:
-    caplog.set_level(logging.CRITICAL, "pika_twisted")
-    with TwistedLog() as log:
-        world = World()
-        yield world
-        world.finish()
-        log.assert_empty()
+from tests.support.outcome import watch
+from tests.support.service import World, settled
 
 
 def started(world: World, **options: Any) -> Any:
