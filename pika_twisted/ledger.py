@@ -3,8 +3,8 @@
 A broker answers a tag that was settled before, or that never needed an ack, with Channel.Close 406.
 A `Ledger` stands between a channel's ack methods and its encoder, and refuses such a tag when it is
 named.
-With a batch size above 1 it also holds acks back until the turn of the reactor ends, and then lets
-those without a gap below them leave as a single one:
+With a batch size above 1 it also holds acks back until the turn of the reactor ends, or a delay is
+over, and then lets those without a gap below them leave as a single one:
 
     open tags:       4   5   6   7   8   9        acked: 4 5 6 8
     leaves:          ack(6, multiple=True), ack(8)
@@ -45,6 +45,8 @@ class Ledger:
         self._encoder = encoder
         self.publish = encoder.publish
         self.batch = batch
+        #: Seconds that held acks may wait beyond the turn: what `hold` goes by.
+        self.delay: float = 0.0
         self._hold = hold
         # Every tag from the first up to here is settled.
         self._low = self._first = first

@@ -4,12 +4,14 @@ Acks and publishes are encoded into one buffer. While `dataReceived` runs they w
 end: a write for each would cost eight times as much as encoding it. Outside, the first ones of a
 turn of the reactor are written at the call, and when it becomes many the rest waits for the turn to
 end. Before any other frame, and before the transport's `loseConnection()`, everything that waits is
-written.
+written. Acks of a channel with `ack_delay` wait beyond the turn, until that is over or something
+else is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pika import spec
@@ -35,8 +37,12 @@ class Outbound:
         self.buffer = _codec.OutputBuffer(frame_max=spec.FRAME_MIN_SIZE)
         #: Whether anything may wait at all: only where the transport flushes us before it ends.
         self.can_hold = False
-        #: Ledgers that hold acks back.
+        #: Ledgers that hold acks back until the turn ends.
         self.ledgers: list[Any] = []
+        # Those that may hold them longer, and the timers for it: delay -> timer. One for each delay
+        # in use, started by the first ack that is held while it isn't running: 5 us each.
+        self._delayed: list[Any] = []
+        self._delays: dict[float, Any] = {}
         self._emit = emit
         self._call_later = call_later
         self._frames = 0
@@ -69,13 +75,15 @@ class Outbound:
     def detach(self) -> None:
         """The transport is gone, with what was not written."""
         self._unhook()
-        timer, self._end_of_turn = self._end_of_turn, None
-        if timer is not None:
-            timer.cancel()
+        timers = [self._end_of_turn, *self._delays.values()]
+        self._end_of_turn, self._delays = None, {}
+        for timer in timers:
+            if timer is not None:
+                timer.cancel()
         self._transport = None
         self.can_hold = False
         self.buffer.hold(False)
-        self.ledgers = []
+        self.ledgers, self._delayed = [], []
 
     def _flushing_first(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def flush_first(*args: Any, **kwargs: Any) -> Any:
@@ -97,8 +105,9 @@ class Outbound:
 
     def flush(self) -> None:
         """Write everything that waits."""
-        if self.ledgers:
-            ledgers, self.ledgers = self.ledgers, []
+        if self.ledgers or self._delayed:
+            ledgers = self.ledgers + self._delayed
+            self.ledgers, self._delayed = [], []
             for ledger in ledgers:
                 ledger.emit()
         buffer = self.buffer
@@ -120,7 +129,16 @@ class Outbound:
             self._await_end_of_turn()
 
     def hold_acks(self, ledger: Any) -> None:
-        """Let a ledger hold acks back until the next flush, at the latest when the turn ends."""
+        """Let a ledger hold acks back until the next flush.
+
+        That is at the latest when the turn ends, or after the ledger's delay.
+        """
+        delay = ledger.delay
+        if delay and self.can_hold:
+            self._delayed.append(ledger)
+            if delay not in self._delays:
+                self._delays[delay] = self._call_later(delay, partial(self._on_delay_over, delay))
+            return
         self.ledgers.append(ledger)
         if not self.buffer.held:  # else `dataReceived` or the end of the turn flushes
             self._await_end_of_turn()
@@ -129,6 +147,11 @@ class Outbound:
         """`dataReceived` has come to its end."""
         self._writes = 0
         self.flush()
+
+    def _on_delay_over(self, delay: float) -> None:
+        del self._delays[delay]
+        if self._delayed:  # else they have left with something
+            self.flush()
 
     def _await_end_of_turn(self) -> None:
         if self._end_of_turn is None:

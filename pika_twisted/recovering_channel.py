@@ -10,6 +10,7 @@ from pika import exceptions as pika_exceptions
 from twisted.internet import defer
 from twisted.internet.task import deferLater
 
+from ._arguments import check_ack_delay
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
 from .connecting import maybe_await
@@ -48,13 +49,16 @@ class RecoveringChannel(Topology):
         prefetch_count: int | None = None,
         confirm: bool = False,
         ack_batching: int = 1,
+        ack_delay: float = 0,
         setup: Callable[[Any], Any] | None = None,
     ) -> None:
+        check_ack_delay(ack_delay, ack_batching)
         self.service = service
         self.current: Any = None
         #: How long a call waits for a connection; None for ever.
         self.call_timeout: float | None = service.call_timeout
         self._ack_batching = ack_batching
+        self._ack_delay = ack_delay
         self._confirm = confirm
         self._setup = setup
         self._qos: dict[bool, dict[str, Any]] = {}
@@ -299,6 +303,7 @@ class RecoveringChannel(Topology):
         channel.add_on_close_callback(self._on_channel_closed)
         if self._ack_batching > 1:
             channel.ack_batching = self._ack_batching
+            channel.ack_delay = self._ack_delay
         for callback in self._return_callbacks:
             channel.add_on_return_callback(callback)
         for qos in list(self._qos.values()):

@@ -129,10 +129,12 @@ class RecoveringService(Events, ClientService):
         prefetch_count: int | None = None,
         confirm: bool = False,
         ack_batching: int = 1,
+        ack_delay: float = 0,
         setup: Callable[[Any], Any] | None = None,
     ) -> RecoveringChannel:
         """A channel that is opened again on each connection; usable at once, its calls wait.
 
+        :param ack_batching: as of `TwistedChannel`, on each connection; so is `ack_delay`
         :param setup: called with the TwistedChannel each time it was opened
         """
         channel = RecoveringChannel(
@@ -140,6 +142,7 @@ class RecoveringService(Events, ClientService):
             prefetch_count=prefetch_count,
             confirm=confirm,
             ack_batching=int(ack_batching) if ack_batching is not True else 100,
+            ack_delay=ack_delay,
             setup=setup,
         )
         self._add_channel(channel)
@@ -150,11 +153,14 @@ class RecoveringService(Events, ClientService):
     ) -> defer.Deferred[Handling]:
         """Run a handler for each message of a queue, on a channel of its own.
 
-        :param options: as of the function `consume()`, and `ack_batching`
+        :param options: as of the function `consume()`, and `ack_batching` and `ack_delay`, as of
+            `channel()`; with a delay let `prefetch_count` be four times `ack_batching`, or more
         :returns: a Deferred that fires with the `Handling`, which goes on over lost connections. It
             waits for the first connection as long as it takes.
         """
-        channel = self.channel(ack_batching=options.pop("ack_batching", 1))
+        channel = self.channel(
+            ack_batching=options.pop("ack_batching", 1), ack_delay=options.pop("ack_delay", 0)
+        )
         channel.call_timeout = None  # a worker that is started before its broker works all the same
         starting = consume(channel, queue, handler, reactor=self.reactor, **options)
 

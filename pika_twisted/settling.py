@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import check_ack_delay
 from .channel_state import Channel
 from .ledger import AlreadySettled, Ledger
 
@@ -54,6 +55,30 @@ class Settling:
             raise ValueError("set ack_batching before the channel's first consumer or get")
         else:
             self._keep_ledger(1, messages, complete=True)
+
+    @property
+    def ack_delay(self) -> float:
+        """Seconds, 0 to 1, that acks held back for `ack_batching` may wait beyond the turn; 0.
+
+        Settable at any time once `ack_batching` is above 1. The acks still leave when so many are
+        held, with whatever else the connection writes, and before it or the channel closes. More of
+        them leave as one then, which is cheaper for the broker and for you. The price: the broker
+        sends no more than `prefetch_count` messages that are not acknowledged, so with one below
+        four times `ack_batching` a consumer waits for its own delay; and the messages whose acks
+        were held are delivered again when the process dies or the connection is lost, or the
+        reactor stops without `close()`.
+
+        :raises TypeError: it is no number
+        :raises ValueError: it is out of range, or `ack_batching` is not set
+        """
+        return self._ledger.delay if self._ledger is not None else 0.0
+
+    @ack_delay.setter
+    def ack_delay(self, seconds: float) -> None:
+        check_ack_delay(seconds, self.ack_batching)
+        if self._ledger is not None and seconds != self._ledger.delay:
+            self._channel.connection.flush()  # what is held goes by the delay until now
+            self._ledger.delay = seconds
 
     def _keep_ledger(self, first: int, batch: int = 1, *, complete: bool = False) -> Ledger:
         """Look at every ack from now on."""

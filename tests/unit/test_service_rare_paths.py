@@ -89,6 +89,58 @@ def test_acks_are_batched_on_each_connection(world: World) -> None:
         reconnect(world)
 
 
+def test_acks_are_delayed_on_each_connection(world: World) -> None:
+    channel = started(world, ack_batching=True, ack_delay=0.5)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    for connection in (1, 2):
+        assert (channel.current.ack_batching, channel.current.ack_delay) == (100, 0.5)
+        world.broker.peer.deliver(channel.current, "t", b"1", b"2")
+        for _ in range(2):
+            watch(queue.get()).result().ack()
+        world.broker.run()
+        assert len(world.broker.asked(spec.Basic.Ack)) == connection - 1
+        world.clock.advance(0.5)
+        world.broker.run()
+        acks = world.broker.asked(spec.Basic.Ack)
+        assert [(ack.delivery_tag, ack.multiple) for ack in acks] == [(2, True)] * connection
+        reconnect(world)
+
+
+def test_acks_of_a_handler_are_delayed(world: World) -> None:
+    world.start()
+    consuming = settled(
+        world,
+        world.service.consume(
+            "q", lambda message: None, consumer_tag="t", ack_batching=20, ack_delay=0.25
+        ),
+    )
+    channel = consuming.result().channel.current
+    assert (channel.ack_batching, channel.ack_delay) == (20, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"ack_delay": 0.1}, ValueError, "set ack_batching first"),
+        ({"ack_delay": "0.1", "ack_batching": True}, TypeError, "ack_delay .*'0.1'"),
+        ({"ack_delay": True, "ack_batching": 10}, TypeError, "ack_delay .*True"),
+        ({"ack_delay": 2, "ack_batching": 10}, ValueError, "ack_delay is between 0 and 1 s, not 2"),
+    ],
+)
+def test_a_wrong_delay_fails_at_the_call(
+    world: World, options: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    world.start()
+    said = len(world.broker.said[-1])
+    with pytest.raises(kind, match=text):
+        world.service.channel(**options)
+    with pytest.raises(kind, match=text):
+        world.service.consume("q", lambda message: None, **options)
+    world.broker.run()
+    assert len(world.broker.said[-1]) == said
+    assert len(world.service._channels) == 0
+
+
 def test_a_queue_without_a_name_is_the_last_declared_and_gets_a_new_name(world: World) -> None:
     renamed: list[Any] = []
     world.service.add_callback("queue renamed", lambda *names: renamed.append(names))
