@@ -82,6 +82,47 @@ async def ack_batching_settles_everything(env: Env) -> None:
     check(isinstance(with_double, exceptions.AMQPError), repr(with_double))
 
 
+ENDS = {end: {"end": end} for end in ("channel", "connection", "transport")}
+
+
+@scenario(interface="ours", variants=ENDS)
+async def ack_delay_leaves_nothing_unacked(env: Env, end: str) -> None:
+    """A consumer that has its prefetch goes on after the delay; what is held leaves at the end."""
+    _, setup = await env.open()
+    queue = env.name()
+    await setup.queue_declare(queue)
+    for number in range(530):
+        setup.basic_publish("", queue, b"%d" % number)
+    await env.settled(queue, 530)
+    connection, channel = await env.open()
+    channel.ack_batching = 1000
+    channel.ack_delay = 0.02
+    await channel.basic_qos(prefetch_count=100)
+    messages, _ = await channel.basic_consume(queue)
+    for number in range(530):
+        if number == 500:
+            channel.ack_delay = 1  # the last 30 are not to leave by themselves
+        message = await env.within(5, messages.get(), "a message")
+        equal((message.body, message.redelivered), (b"%d" % number, False), "message")
+        message.ack()
+    stats = connection.stats()
+    equal(stats.acks, 530, "acks")
+    check(5 <= stats.acks_sent <= 50, f"{stats.acks_sent} Basic.Acks")
+    check(channel._ledger._held > 0, "some are held")
+    done = env.closed(connection)
+    if end == "channel":
+        await env.close_channel(channel)
+    elif end == "connection":
+        connection.close()
+        await env.within(5, done, "closed")
+    else:
+        connection.transport.loseConnection()
+        await env.within(5, done, "closed")
+    while (await setup.queue_declare(queue, passive=True)).method.consumer_count:
+        await env.sleep(0.01)  # until the broker has seen the end, and taken back what is unacked
+    equal(await env.count(queue), 0, "messages that were given back")
+
+
 @scenario(interface="ours")
 async def settling_twice_costs_no_channel(env: Env) -> None:
     """ack() twice, of an auto_ack message, of a fetched one: errors here, none at the broker."""
