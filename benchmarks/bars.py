@@ -59,6 +59,7 @@ BARS = {
     "live/auto": Bar(1.5, 1 / 0.95),
     "live/each": Bar(1.5, 1 / 0.95),
     "live/batched": Bar(None, 1 / 1.15),
+    "live/delayed": Bar(None, 1 / 1.15),
 }
 BACKLOG_SAME = 1.2  # a get() with 300,000 waiting may cost this much more than with 10: noise
 COLLECTION = 1.5  # a full collection with 100,000 queued, over one of an empty process

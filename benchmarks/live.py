@@ -20,7 +20,7 @@ from benchmarks import wire
 from benchmarks.bars import BARS, NO_BAR
 from benchmarks.rows import ACK_TITLES, STYLE_TITLES, Row
 from benchmarks.runner import measure
-from benchmarks.spec import Spec
+from benchmarks.spec import TOGETHER, Spec
 from benchmarks.worker import CLIENTS, TWISTED, WITHOUT_SOCKET
 
 MESSAGES = 100_000
@@ -32,7 +32,7 @@ PREFETCH = 1_000  # unlimited prefetch makes the broker hold every message unack
 def rows(options: Namespace) -> list[Row]:
     """Return the live rows: throughput, auto-acked and acked one by one."""
     made = []
-    for ack in [options.ack] if options.ack else ["auto", "each", "batched"]:
+    for ack in [options.ack] if options.ack else ["auto", "each", *TOGETHER]:
         style = options.style or "await"
         specs = tuple(
             live_spec(options, client, style, mode)
@@ -48,7 +48,7 @@ def rows(options: Namespace) -> list[Row]:
 
 def mode_of(client: str, ack: str) -> str:
     """Return how a client acks where `ack` is asked for, or nothing where it has no part in it."""
-    if ack != "batched" or client == "pika_twisted":
+    if ack not in TOGETHER or client == "pika_twisted":
         return ack
     return "each" if client in FAST else ""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.bars import BARS, NO_BAR, Bar
-from benchmarks.spec import BATCH, Spec
+from benchmarks.spec import ACK_DELAY, BATCH, TOGETHER, Spec
 from benchmarks.worker import CLIENTS, TWISTED
 
 # Clients whose cost is tens of microseconds do a smaller part of the work: the cost per message
@@ -28,6 +28,7 @@ ACK_TITLES = {
     "each": "ack each",
     "group": "ack by the hundred",
     "batched": "ack each, with ack_batching",
+    "delayed": f"ack each, with ack_batching and an ack_delay of {ACK_DELAY * 1e3:g} ms",
 }
 CONSUME = [
     ("await", "auto"),
@@ -98,7 +99,7 @@ def consume(options: Namespace) -> list[Row]:
         spec = consume_spec(options, style, ack)
         some = (style, ack) not in ALL_CLIENTS_IN and not options.client
         clients = TWISTED if some else CLIENTS
-        if ack == "batched":
+        if ack in TOGETHER:
             clients = TWISTED[:1]
         title = f"consume: {STYLE_TITLES[style]}, {ACK_TITLES[ack]}"
         rows.append(make_row(key, title, spec, clients, options, pika_row=f"consume/await/{ack}"))
@@ -111,8 +112,8 @@ def consume_modes(options: Namespace) -> list[tuple[str, str]]:
         return [(options.style, options.ack)]
     if options.style:
         return [(options.style, "auto"), (options.style, "each")]
-    if options.ack == "batched":
-        return [("await", "batched")]
+    if options.ack in TOGETHER:
+        return [("await", options.ack)]
     if options.ack == "group":
         return [("await", "group"), ("many", "group")]
     if options.ack:

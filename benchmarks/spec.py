@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 STYLES = ("await", "inline", "for", "many", "fields")
-ACK_MODES = ("auto", "each", "group", "batched")  # batched: each, with our ack_batching
+ACK_MODES = ("auto", "each", "group", "batched", "delayed")
+TOGETHER = ("batched", "delayed")  # each, with our ack_batching; and our ack_delay
+ACK_DELAY = 0.0005  # seconds, in mode "delayed"
 ACK_GROUP = 100  # messages per ack in mode "group"
 BATCH = 1000  # publishes per turn of the client's event loop
 ACK_BATCH = 5000  # bare acks per turn: about as many bytes

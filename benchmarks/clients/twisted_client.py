@@ -14,7 +14,16 @@ from benchmarks import wire
 from benchmarks.clients import checks, reacting
 from benchmarks.clients.twisted_styles import LOOPS
 from benchmarks.peer_channel import PUBLISHED, UNACKED
-from benchmarks.spec import ACK_BATCH, BATCH, Spec, Stopwatch, Unsupported, resident_bytes
+from benchmarks.spec import (
+    ACK_BATCH,
+    ACK_DELAY,
+    BATCH,
+    TOGETHER,
+    Spec,
+    Stopwatch,
+    Unsupported,
+    resident_bytes,
+)
 
 Answer = dict[str, Any]
 ONLY_HERE = ("for", "many")
@@ -118,8 +127,10 @@ async def consume_once(
 
 async def drain(channel: Any, spec: Spec, queue_name: str, messages: int) -> int:
     """Consume on one channel; return the last delivery tag."""
-    if spec.ack == "batched":
+    if spec.ack in TOGETHER:
         channel.ack_batching = True
+    if spec.ack == "delayed":
+        channel.ack_delay = ACK_DELAY
     queue, _tag = await channel.basic_consume(queue_name, auto_ack=spec.ack == "auto")
     tag = await LOOPS[spec.style, spec.ack](queue, channel, messages)
     if spec.ack != "auto":

@@ -146,6 +146,7 @@ LOOPS: dict[tuple[str, str], Loop] = {
     ("await", "each"): await_each,
     ("await", "group"): await_group,
     ("await", "batched"): await_each,
+    ("await", "delayed"): await_each,
     ("inline", "auto"): inline_auto,
     ("inline", "each"): inline_each,
     ("for", "auto"): for_auto,

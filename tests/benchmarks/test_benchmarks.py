@@ -13,7 +13,7 @@ from benchmarks import bars, cli, codec, live, report, rows, series, wire
 from benchmarks.ledger import AckLedger, PublishLedger
 from benchmarks.peer import PeerProcess
 from benchmarks.runner import Outcome, measure, peer_prepare
-from benchmarks.spec import Spec
+from benchmarks.spec import TOGETHER, Spec
 
 
 def ack_bytes(*tags: int) -> bytes:
@@ -135,9 +135,24 @@ def test_every_row_has_its_title_and_clients() -> None:
     assert set(bars.BARS) <= known
 
 
+@pytest.mark.parametrize("ack", TOGETHER)
+def test_acks_that_leave_together_are_compared_with_single_ones(ack: str) -> None:
+    (row,) = live.rows(cli.parser().parse_args(["live", "--ack", ack]))
+    modes = {spec.client: spec.ack for spec in row.specs}
+    assert modes == {"pika_twisted": ack, "pika": "each", "rabbitmq-c": "each"}
+    assert "ack_batching" in row.title and ("ack_delay of 0.5 ms" in row.title) == (
+        ack == "delayed"
+    )
+    assert row.bar.c_client == 1 / 1.15
+    (row,) = rows.consume(cli.parser().parse_args(["consume", "--ack", ack]))
+    assert [(spec.client, spec.ack) for spec in row.specs] == [("pika_twisted", ack)]
+
+
 CASES: list[dict[str, Any]] = [
     {"case": "consume", "ack": "each"},
     {"case": "consume", "ack": "each", "channels": 5},
+    {"case": "consume", "ack": "batched"},
+    {"case": "consume", "ack": "delayed"},
     {"case": "publish", "confirm": 1},
     {"case": "waiting"},
 ]
