@@ -4,6 +4,7 @@
 annotated HTML page beside the generated C (never beside the source): `make debug`.
 """
 
+import glob
 import os
 import platform
 import sys
@@ -16,6 +17,7 @@ SOURCES = {
     "pika_twisted._frame": "_frame.pyx",
     "pika_twisted._ready": "pika_twisted/_ready.pyx",
 }
+INCLUDED = {"pika_twisted._frame": sorted(glob.glob("pika_twisted/codec/*.pxi"))}
 
 # Python's own flags come first on the command line, so that these win.
 RELEASE_FLAGS = [
@@ -48,6 +50,7 @@ def extensions():
         Extension(
             name,
             [source],
+            depends=INCLUDED.get(name, []),  # compiled again when one changes, and in the sdist
             extra_compile_args=DEBUG_FLAGS if DEBUG else RELEASE_FLAGS,
             extra_link_args=LINK_FLAGS,
         )

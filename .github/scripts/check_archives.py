@@ -20,13 +20,14 @@ WHEEL_NEEDS = (
 )
 # Sources of the compiled modules, what is generated from them, what only a checkout is for.
 WHEEL_FORBIDS = re.compile(
-    r"\.(pyx|pxd|c|h|cpp|o|html|pyc)$|(^|/)(tests|benchmarks|docs|examples)/"
+    r"\.(pyx|pxd|pxi|c|h|cpp|o|html|pyc)$|(^|/)(tests|benchmarks|docs|examples)/"
 )
 SDIST_NEEDS = (
     "LICENSE",
     "README.md",
     "_frame.pyx",
     "pika_twisted/_frame.pyi",
+    "pika_twisted/codec/decoder.pxi",
     "pika_twisted/py.typed",
     "pyproject.toml",
     "setup.py",

@@ -1,0 +1,162 @@
+# Messages that wait.
+
+cdef object new_message(object message_class, object channel, object method, object properties,
+                        object body):
+    """A message, made as tuple's own constructor does it: 46 ns instead of 242.
+
+    The cyclic collector does not see it until it is handed out (``visible``): with 100,000 queued
+    ones a full collection takes 15 ms instead of 184.
+    """
+    message = bare_object(message_class, 4)
+    forget_hash(message)
+    Py_INCREF(channel)
+    PyTuple_SET_ITEM(message, 0, channel)
+    Py_INCREF(method)
+    PyTuple_SET_ITEM(message, 1, method)
+    Py_INCREF(properties)
+    PyTuple_SET_ITEM(message, 2, properties)
+    Py_INCREF(body)
+    PyTuple_SET_ITEM(message, 3, body)
+    PyObject_GC_UnTrack(<PyObject*>message)
+    return message
+
+
+cdef inline bint looks_like_message(object item) noexcept:
+    return PyTuple_Check(item) and PyTuple_GET_SIZE(item) == 4
+
+
+cdef inline object visible(object item):
+    """``item``, seen by the cyclic collector again: what a user holds may be part of a cycle."""
+    if (looks_like_message(item) and not is_plain_tuple(item)
+            and not PyObject_GC_IsTracked(item)):
+        PyObject_GC_Track(<PyObject*>item)
+    return item
+
+
+cdef inline Py_ssize_t body_size_of(object item) noexcept:
+    cdef PyObject* body
+    if not looks_like_message(item):
+        return 0
+    body = PyTuple_GET_ITEM_raw(item, 3)
+    return PyBytes_GET_SIZE_raw(body) if PyBytes_CheckExact_raw(body) else 0
+
+
+cdef enum:
+    SMALLEST_RING = 8
+
+
+@cython.final
+cdef class Backlog:
+    """First in, first out, in constant time whatever its length; looks like a list otherwise."""
+
+    # A ring in a list, which the cyclic collector can see into; its size is a power of two.
+    cdef list ring
+    cdef Py_ssize_t head, count, mask
+    cdef readonly Py_ssize_t body_bytes
+
+    def __cinit__(self, *args, **kwargs):
+        self.reset()
+
+    def __init__(self, items=()):
+        for item in items:
+            self.push(item)
+
+    cdef int reset(self) except -1:
+        self.ring = [None] * SMALLEST_RING
+        self.mask = SMALLEST_RING - 1
+        self.head = self.count = self.body_bytes = 0
+        return 0
+
+    cdef int push(self, object item) except -1:
+        if self.count > self.mask:
+            self.grow()
+        self.ring[(self.head + self.count) & self.mask] = item
+        self.count += 1
+        self.body_bytes += body_size_of(item)
+        return 0
+
+    cdef int grow(self) except -1:
+        cdef list ring = self.ring[self.head:] + self.ring[:self.head]
+        self.ring = ring + [None] * len(ring)
+        self.mask = 2 * len(ring) - 1
+        self.head = 0
+        return 0
+
+    cdef object pop(self):
+        item = self.ring[self.head]
+        self.ring[self.head] = None
+        self.head = (self.head + 1) & self.mask
+        self.count -= 1
+        self.body_bytes -= body_size_of(item)
+        if self.count == 0 and self.mask > 1023:
+            self.reset()  # what a long backlog took is given back when it has gone
+        return visible(item)
+
+    cdef inline object at(self, Py_ssize_t index):
+        return visible(self.ring[(self.head + index) & self.mask])
+
+    def append(self, item):
+        """Add ``item`` at the end."""
+        self.push(item)
+
+    def popleft(self):
+        """Take the oldest item; IndexError when there is none."""
+        if self.count == 0:
+            raise IndexError("pop from an empty backlog")
+        return self.pop()
+
+    def popmany(self, Py_ssize_t count):
+        """Take up to ``count`` items, the oldest first."""
+        return [self.pop() for _ in range(min(count, self.count))]
+
+    def clear(self):
+        """Drop everything."""
+        self.reset()
+
+    def copy(self):
+        """A list of all items; they stay in the backlog."""
+        cdef Py_ssize_t i
+        return [self.at(i) for i in range(self.count)]
+
+    def track(self):
+        """Show all items to the cyclic collector; for a queue that ends with messages in it."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            self.at(i)
+
+    def __len__(self):
+        return self.count
+
+    def __bool__(self):
+        return self.count != 0
+
+    def __iter__(self):
+        return iter(self.copy())
+
+    def __reversed__(self):
+        return reversed(self.copy())
+
+    def __contains__(self, item):
+        return item in self.copy()
+
+    def __getitem__(self, index):
+        cdef Py_ssize_t i
+        if isinstance(index, slice):
+            return [self.at(i) for i in range(*index.indices(self.count))]
+        i = PyNumber_AsSsize_t(index, IndexError)
+        if i < 0:
+            i += self.count
+        if not 0 <= i < self.count:
+            raise IndexError("backlog index out of range")
+        return self.at(i)
+
+    def __eq__(self, other):
+        if not isinstance(other, (list, Backlog)):
+            return NotImplemented
+        return len(other) == self.count and self.copy() == list(other)
+
+    def __hash__(self):
+        raise TypeError(f"unhashable type: {type(self).__name__!r}")
+
+    def __repr__(self):
+        return repr(self.copy())

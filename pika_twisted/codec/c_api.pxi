@@ -1,0 +1,85 @@
+# What Cython's own declarations lack.
+
+cdef extern from *:
+    """
+    /* A new object as its type's own allocator makes it: zeroed, and nothing else called. */
+    #define bare_object(type, items) \
+        (((PyTypeObject *)(type))->tp_alloc((PyTypeObject *)(type), (items)))
+
+    /* The same for a class that the cyclic collector has nothing to do with, in half the time. Behind
+       the object there is room for so many octets of its own. */
+    static inline PyObject *bare_light_object(PyObject *type, size_t octets) {
+        size_t size = (size_t)((PyTypeObject *)type)->tp_basicsize;
+        PyObject *o = (PyObject *)PyObject_Malloc(size + octets);
+        if (o == NULL)
+            return PyErr_NoMemory();
+        memset(o, 0, size);
+        return PyObject_Init(o, (PyTypeObject *)type);
+    }
+    #define own_octets(o) ((unsigned char *)(o) + Py_TYPE(o)->tp_basicsize)
+
+    /* Where an object keeps its instance dict; NULL there until somebody needs one. */
+    #define dict_slot(o) ((PyObject **)((char *)(o) + Py_TYPE(o)->tp_dictoffset))
+
+    /* CPython 3.14 caches a tuple's hash; tuple's own constructor marks it as not known yet. */
+    #if PY_VERSION_HEX >= 0x030E0000
+      #define forget_hash(o) (((PyTupleObject *)(o))->ob_hash = -1)
+    #else
+      #define forget_hash(o) ((void)(o))
+    #endif
+
+    /* A string as pika gives it: bytes where the octets are no UTF-8. */
+    static PyObject *text_or_bytes(const unsigned char *at, Py_ssize_t size) {
+        PyObject *text = PyUnicode_DecodeUTF8((const char *)at, size, NULL);
+        if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+            PyErr_Clear();
+            return PyBytes_FromStringAndSize((const char *)at, size);
+        }
+        return text;
+    }
+
+    #ifdef Py_GIL_DISABLED
+      #define HAS_GIL 0
+    #else
+      #define HAS_GIL 1
+    #endif
+
+    #define is_plain_tuple(o) (Py_TYPE(o) == &PyTuple_Type)
+    #define is_short_ascii(o) (PyUnicode_CheckExact(o) && PyUnicode_IS_COMPACT_ASCII(o))
+    """
+    object bare_object(object type, Py_ssize_t items)
+    object bare_light_object(object type, size_t octets)
+    unsigned char* own_octets(object o)
+    PyObject** dict_slot(object o)
+    void forget_hash(object o)
+    object text_or_bytes(const unsigned char* at, Py_ssize_t size)
+    const bint HAS_GIL
+    bint is_plain_tuple(object o)
+    bint is_short_ascii(object o)
+
+cdef extern from "Python.h":
+    PyObject* PyBytes_FromStringAndSize_raw "PyBytes_FromStringAndSize" (
+        const char*, Py_ssize_t) except NULL
+    int _PyBytes_Resize(PyObject**, Py_ssize_t) except -1
+    const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
+    Py_ssize_t PyUnicode_GET_LENGTH(object)
+    void* PyUnicode_DATA(object)
+    PyObject* PyDict_GetItemWithError(object, object) except? NULL
+    object PyObject_GenericGetAttr(object, object)
+    object PyObject_GenericGetDict(object, void*)
+    int PyObject_GenericSetDict(object, object, void*) except -1
+    unsigned long long PyLong_AsUnsignedLongLong(object) except? 0xFFFFFFFFFFFFFFFF
+    long long PyLong_AsLongLongAndOverflow(object, int*) except? -1
+    bint PyTuple_Check(object)
+    Py_ssize_t PyTuple_GET_SIZE(object)
+    PyObject* PyTuple_GET_ITEM_raw "PyTuple_GET_ITEM" (object, Py_ssize_t)
+    bint PyBytes_CheckExact_raw "PyBytes_CheckExact" (PyObject*)
+    Py_ssize_t PyBytes_GET_SIZE_raw "PyBytes_GET_SIZE" (PyObject*)
+    bint PyObject_GC_IsTracked(object)
+    void PyObject_GC_Track(PyObject*)
+    void PyObject_GC_UnTrack(PyObject*)
+    ctypedef object (*get_attribute "getattrofunc")(object, object)
+    ctypedef struct PyTypeObject:
+        PyObject* tp_dict
+        get_attribute tp_getattro
+    void PyType_Modified(PyTypeObject*)
