@@ -95,9 +95,7 @@ check: venv .venv/.group-check  ## lint, formatting, spelling, types, the stubs
 	$(RUN) -m ruff format --check .
 	.venv/bin/codespell
 	@mkdir -p build/check
-	@# cython-lint looks into no included file: it gets _frame.pyx with all of its parts.
-	@awk '$$1 != "include" {print; next} {gsub(/"/, ""); if (n++) print "\n"; file = $$2; while ((getline < file) > 0) print}' \
-		_frame.pyx > build/check/_frame.pyx
+	@.github/scripts/join_codec.sh > build/check/_frame.pyx
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/cython-lint build/check/_frame.pyx $(wildcard pika_twisted/*.pyx)
 	$(foreach source,$(wildcard *.pyx pika_twisted/*.pyx),\
 		.venv/bin/cython -Werror -o build/check/$(notdir $(source)).c $(source) &&) true
