@@ -39,6 +39,18 @@ def check_seconds(**limits: Any) -> None:
             raise ValueError(f"{name} is not below 0 s, as {value} is")
 
 
+def check_auto_ack(method: str, auto_ack: Any) -> None:
+    """TypeError for a callback, which the other adapters of pika take in its place.
+
+    It is true: every message would count as acknowledged at its delivery.
+    """
+    if callable(auto_ack):
+        raise TypeError(
+            f"{method}() takes no callback, and auto_ack is True or False, not {auto_ack!r}; "
+            "messages come from what the Deferred fires with"
+        )
+
+
 def check_ack_delay(ack_delay: Any, ack_batching: int) -> None:
     """TypeError or ValueError for a delay that is no number from 0 to 1 s, or for single acks."""
     if isinstance(ack_delay, bool) or not isinstance(ack_delay, (int, float)):

@@ -16,6 +16,7 @@ from pika import frame, spec
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
+from ._arguments import check_auto_ack
 from ._containers import OrderedSet, TagIndex
 from ._deferreds import succeeded
 from ._guard import guarded
@@ -400,6 +401,10 @@ class TwistedChannel(Topology, Settling):
         """
         if self._closed:
             return defer.fail(fresh_exception(self._closed))
+        try:
+            check_auto_ack("basic_consume", auto_ack)
+        except TypeError:
+            return defer.fail()
         ours = isinstance(self._channel, Channel)
         messages = self._channel.connection.gate.new_queue() if ours else ClosableDeferredQueue()
         consumer = Consumer(self, messages, auto_ack, self._requeue, self._cancel_consumer)
@@ -546,6 +551,10 @@ class TwistedChannel(Topology, Settling):
             raise pika_exceptions.DuplicateGetOkCallback()
         if self._closed:
             return defer.fail(fresh_exception(self._closed))
+        try:
+            check_auto_ack("basic_get", auto_ack)
+        except TypeError:
+            return defer.fail()
         name = queue or self._last_declared
         if auto_ack and self._kept.get(name):
             return defer.succeed(self._kept[name].popleft())

@@ -22,6 +22,7 @@ import pika.channel
 from pika import exceptions as pika_exceptions
 from pika import frame, spec, validators
 
+from ._errors import UnsupportedField
 from ._reasons import fresh_exception
 from .exceptions import on_channel
 
@@ -41,7 +42,12 @@ def _encode(channel_number: int, method: Any) -> bytes:
     """Marshal a method; an argument that can't be encoded is named in the error."""
     try:
         encoded: bytes = frame.Method(channel_number, method).marshal()
-    except pika_exceptions.AMQPError:  # pika's own words: ShortStringTooLong and the like
+    except pika_exceptions.UnsupportedAMQPFieldException as error:
+        value = error.args[1]
+        kind = type(value).__name__
+        text = f"{method.NAME}: can't encode {_culprit(method)}: values of {kind} can't be sent"
+        raise UnsupportedField(text, value) from error
+    except pika_exceptions.AMQPError:  # pika's own words: ShortStringTooLong
         raise
     except Exception as error:
         raise TypeError(f"{method.NAME}: can't encode {_culprit(method)}: {error}") from error

@@ -19,6 +19,7 @@ from twisted.internet import defer
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from ._arguments import check_seconds, check_whole
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
 from .ledger import AlreadySettled
@@ -273,12 +274,19 @@ def consume(
     :param timeout: seconds that a handler may take; then it is cancelled, and has failed
     :param around: gives a context manager around the handling of each message (for tracing, say)
     :returns: a Deferred that fires with a `Handling` once the broker has agreed. It fails with a
-        ChannelClosed when it refuses, with ValueError for arguments that make no sense.
+        ChannelClosed when it refuses, with TypeError or ValueError for arguments that make no
+        sense.
     """
     if not callable(handler):
         return defer.fail(TypeError(f"a handler is called with each message; {handler!r} can't be"))
-    if prefetch_count is None:
-        prefetch_count = max(2 * concurrency, 20)
+    try:
+        check_whole(concurrency=concurrency)
+        if prefetch_count is None:
+            prefetch_count = max(2 * concurrency, 20)
+        check_whole(prefetch_count=prefetch_count)
+        check_seconds(timeout=timeout)
+    except (TypeError, ValueError):
+        return defer.fail()
     if concurrency < 1 or prefetch_count < concurrency:
         return defer.fail(ValueError("concurrency is at least 1, prefetch_count at least that"))
     if on_error not in (REQUEUE, DEAD_LETTER):

@@ -97,6 +97,15 @@ class TwistedProtocolConnection(protocol.Protocol):
             water_marks=water_marks,
         )
 
+    def __repr__(self) -> str:
+        if self.transport is None:
+            return f"<{type(self).__name__}: not connected>"
+        peer = self.transport.getPeer()
+        where = f"{peer.host}:{peer.port}" if hasattr(peer, "host") else peer
+        known = (name for name in ("open", "closing", "closed") if getattr(self._impl, f"is_{name}"))
+        state = next(known, "opening")
+        return f"<{type(self).__name__} to {where}: {state}>"
+
     # State
 
     @property

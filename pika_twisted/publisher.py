@@ -12,6 +12,7 @@ from pika import spec
 from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
+from ._arguments import check_seconds, check_whole
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
 
@@ -98,8 +99,10 @@ class Publisher:
         before_publish: Callable[[dict[str, Any]], Any] | None = None,
         reactor: Any = None,
     ) -> None:
-        if max_in_flight < 1 or max_bytes < 1 or max_waiting < 0:
-            raise ValueError("max_in_flight and max_bytes must be above 0, max_waiting not below")
+        check_whole(max_in_flight=max_in_flight, max_bytes=max_bytes, max_waiting=max_waiting)
+        check_seconds(timeout=timeout)
+        if max_in_flight < 1 or max_bytes < 1:
+            raise ValueError("max_in_flight and max_bytes are at least 1")
         self.max_in_flight = max_in_flight
         self.max_bytes = max_bytes
         self.max_waiting = max_waiting

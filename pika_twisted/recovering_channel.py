@@ -10,7 +10,7 @@ from pika import exceptions as pika_exceptions
 from twisted.internet import defer
 from twisted.internet.task import deferLater
 
-from ._arguments import check_ack_delay
+from ._arguments import check_ack_delay, check_auto_ack
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
 from .connecting import maybe_await
@@ -168,6 +168,10 @@ class RecoveringChannel(Topology):
 
     def basic_get(self, queue: str, auto_ack: bool = False) -> defer.Deferred[Any]:
         """Fires with a message, or None; fails with the reason when the connection is lost."""
+        try:
+            check_auto_ack("basic_get", auto_ack)
+        except TypeError:
+            return defer.fail()
         name = self.service.recorder.current_name(queue or self._last_declared)
         opening = self.when_open(self.call_timeout)
         return opening.addCallback(lambda channel: channel.basic_get(name, auto_ack))
@@ -213,6 +217,10 @@ class RecoveringChannel(Topology):
         are delivered again; those of an auto_ack consumer stay. A stream is continued behind the
         last message that was handed out.
         """
+        try:
+            check_auto_ack("basic_consume", auto_ack)
+        except TypeError:
+            return defer.fail()
         subscription = Subscription(
             self,
             queue or self._last_declared,

@@ -12,6 +12,7 @@ from twisted.internet import defer
 from twisted.internet.task import deferLater
 
 from . import connecting
+from ._arguments import check_seconds
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
 from .events import EVENTS, Events
@@ -80,6 +81,11 @@ class RecoveringService(Events, ClientService):
         reactor: Any = None,
         **options: Any,
     ) -> None:
+        check_seconds(
+            call_timeout=call_timeout,
+            recovery_timeout=recovery_timeout,
+            drain_timeout=drain_timeout,
+        )
         Events.__init__(self)
         if reactor is None:
             from twisted.internet import reactor

@@ -14,6 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 import pika_twisted
 from pika_twisted import connect_errors, exceptions
 from tests.support.outcome import watch
+from tests.support.session import Session
 
 PARAMETERS = pika.ConnectionParameters()
 
@@ -23,6 +24,10 @@ ENDPOINT = endpoints.TCP4ClientEndpoint(MemoryReactorClock(), "broker", 5672)
 
 def connect(target: Any, **options: Any) -> Any:
     return pika_twisted.connect(target, reactor=MemoryReactorClock(), **options)
+
+
+def consume(**options: Any) -> Any:
+    return pika_twisted.consume(None, "q", print, **options)
 
 
 WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -36,6 +41,11 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: pika_twisted.consume(None, "q", None), TypeError, "handler .* None"),  # type: ignore[arg-type]
     (lambda: pika_twisted.consume(None, "q", print, concurrency=0), ValueError, "concurrency"),
     (lambda: pika_twisted.consume(None, "q", print, on_error="drop"), ValueError, "'drop'"),
+    (lambda: consume(concurrency="3"), TypeError, "concurrency .*'3'"),
+    (lambda: consume(concurrency=None), TypeError, "concurrency .*None"),
+    (lambda: consume(prefetch_count=2.5), TypeError, r"prefetch_count .*2\.5"),
+    (lambda: consume(timeout="60"), TypeError, "timeout .*'60'"),
+    (lambda: consume(timeout=-1), ValueError, "timeout .*-1"),
 ]
 
 
@@ -70,6 +80,59 @@ def test_a_connection_is_not_made(
     with pytest.raises(kind, match=text) as caught:
         pika_twisted.TwistedProtocolConnection(*arguments, **options)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"max_in_flight": "10"}, TypeError),
+        ({"max_in_flight": None}, TypeError),
+        ({"max_bytes": 1e6}, TypeError),
+        ({"max_in_flight": 0}, ValueError),
+        ({"max_waiting": -1}, ValueError),
+        ({"timeout": "30"}, TypeError),
+        ({"timeout": -1}, ValueError),
+    ],
+)
+def test_a_publisher_is_not_made(options: dict[str, Any], kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=next(iter(options))):
+        pika_twisted.Publisher(**options)
+
+
+@pytest.mark.parametrize("name", ["call_timeout", "recovery_timeout", "drain_timeout"])
+def test_a_service_is_not_made(name: str) -> None:
+    clock = MemoryReactorClock()
+    with pytest.raises(TypeError, match=f"{name} .*'30'"):
+        pika_twisted.RecoveringService(PARAMETERS, reactor=clock, **{name: "30"})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"{name} .*-1"):
+        pika_twisted.RecoveringService(PARAMETERS, reactor=clock, **{name: -1})  # type: ignore[arg-type]
+
+
+def test_a_callback_where_auto_ack_belongs(session: Session) -> None:
+    """As pika's other adapters have it. It is true, so every message would be acknowledged."""
+    channel = session.channel()
+    for asking in (channel.basic_consume, channel.basic_get):
+        why = watch(asking("q", print)).failure(TypeError)
+        assert "takes no callback" in str(why)
+    session.peer.expect_none()
+    service = pika_twisted.RecoveringService(PARAMETERS, reactor=MemoryReactorClock())
+    recovering = service.channel()
+    for asking in (recovering.basic_consume, recovering.basic_get):
+        watch(asking("q", print)).failure(TypeError)
+
+
+def test_a_connection_says_where_to_and_in_what_state(session: Session) -> None:
+    protocol = session.adapter.connection()
+    assert repr(protocol) == "<TwistedProtocolConnection: not connected>"
+    protocol = session.connect()
+    assert repr(protocol) == "<TwistedProtocolConnection to 192.0.2.1:5672: opening>"
+    session = Session(session.adapter)
+    protocol = session.open()
+    assert repr(protocol) == "<TwistedProtocolConnection to 192.0.2.1:5672: open>"
+    protocol.close()
+    assert repr(protocol) == "<TwistedProtocolConnection to 192.0.2.1:5672: closing>"
+    session.finish()
+    assert repr(protocol) == "<TwistedProtocolConnection to 192.0.2.1:5672: closed>"
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,16 @@ def test_the_argument_that_can_t_be_encoded_is_named(session: Session) -> None:
     assert channel.is_open
 
 
+def test_a_value_that_amqp_has_no_field_for_is_named(session: Session) -> None:
+    channel = session.channel()
+    why = call(channel.queue_declare, "q", arguments={"x": object()}).failure(TypeError)
+    assert str(why).startswith("Queue.Declare: can't encode arguments={'x': <object ")
+    assert str(why).endswith(": values of object can't be sent")
+    assert isinstance(why, exceptions.UnsupportedAMQPFieldException)
+    session.peer.expect_none()
+    assert channel.is_open
+
+
 def test_two_arguments_that_can_t_be_encoded(session: Session) -> None:
     channel = session.channel()
     wrong = call(channel.exchange_bind, "to", "from", routing_key=5, arguments=[1])
