@@ -32,7 +32,13 @@ class Events:
         self._callbacks: dict[str, list[Callable[..., Any]]] = {name: [] for name in EVENTS}
 
     def add_callback(self, event: str, callback: Callable[..., Any]) -> None:
-        """Call `callback` on each `event`, one of EVENTS. An exception in it goes to the log."""
+        """Call `callback` on each `event`. What it raises, and every event, is in Twisted's log.
+
+        The events, with what callbacks are called with: "connected" (connection), "lost" (reason),
+        "recovering", "recovered" (connection), "recovery failed" (reason), "blocked" (reason),
+        "unblocked", "consumer cancelled" (consumer_tag, reason), "queue renamed" (old, new).
+        "connected" is the first connection, "recovered" each later one, with everything on it.
+        """
         if event not in self._callbacks:
             raise ValueError(f"{event!r} is none of the events {', '.join(EVENTS)}")
         self._callbacks[event].append(guarded(callback, f"callback for {event!r}"))

@@ -57,8 +57,9 @@ class Handling:
         self.channel = channel
         self.queue = queue
         self.consumer_tag = ""
-        #: How many messages were handled and acknowledged, and how often a handler failed.
+        #: How many messages were handled and acknowledged.
         self.handled = 0
+        #: How often a handler raised, or took too long.
         self.failed = 0
         self._handler = handler
         self._concurrency = concurrency

@@ -100,10 +100,10 @@ class TwistedProtocolConnection(protocol.Protocol):
     def __repr__(self) -> str:
         if self.transport is None:
             return f"<{type(self).__name__}: not connected>"
-        peer = self.transport.getPeer()
+        peer = cast(Any, self.transport).getPeer()  # IAddress has neither host nor port
         where = f"{peer.host}:{peer.port}" if hasattr(peer, "host") else peer
-        known = (name for name in ("open", "closing", "closed") if getattr(self._impl, f"is_{name}"))
-        state = next(known, "opening")
+        states = ("open", "closing", "closed")
+        state = next((each for each in states if getattr(self._impl, f"is_{each}")), "opening")
         return f"<{type(self).__name__} to {where}: {state}>"
 
     # State

@@ -109,11 +109,13 @@ class Publisher:
         self.timeout = timeout
         self.mandatory = mandatory
         self.before_publish = before_publish
-        #: For a service: what to do with publishes while there is no channel, or when it is lost.
+        # For a service: what to do with publishes while there is no channel, or when it is lost.
         self.wait_when_down = False
         self.resend_when_lost = False
         self.recovers = False
+        #: How many publishes the broker has confirmed.
         self.confirmed = 0
+        #: How many have failed, for whatever reason.
         self.failed = 0
         self.resent = 0
         self._reactor = reactor

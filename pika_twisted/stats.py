@@ -13,11 +13,13 @@ from typing import Any
 class ConnectionStats:
     """One connection, from its handshake on."""
 
-    #: Octets read from the transport, and written to it.
+    #: Octets read from the transport.
     bytes_received: int = 0
+    #: Octets written to it.
     bytes_sent: int = 0
     #: Frames of every type, heartbeats too.
     frames_received: int = 0
+    #: The same, on the way out.
     frames_sent: int = 0
     #: Messages delivered to consumers or fetched by gets.
     messages_received: int = 0
