@@ -125,6 +125,7 @@ def test_a_connection_says_where_to_and_in_what_state(session: Session) -> None:
     protocol = session.adapter.connection()
     assert repr(protocol) == "<TwistedProtocolConnection: not connected>"
     protocol = session.connect()
+    watch(protocol.ready)
     assert repr(protocol) == "<TwistedProtocolConnection to 192.0.2.1:5672: opening>"
     session = Session(session.adapter)
     protocol = session.open()
