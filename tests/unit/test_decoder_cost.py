@@ -12,7 +12,6 @@ import copy
 import gc
 import pickle
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,7 @@ from pika import exceptions, spec
 
 from tests.support import corpus, feeding, shape, wire
 from tests.support.bad_bytes import POISON, REFUSED
+from tests.support.cost import assert_grows_at_most, cpu
 from tests.unit.conftest import EXHAUSTIVE, Message
 from tests.unit.test_decoder_content import PROPERTIES, Direct
 from tests.unit.test_encoder import WRONG_ARGUMENTS
@@ -205,27 +205,22 @@ LINEAR: dict[str, tuple[Work, int]] = {
 }
 
 
-def cpu(work: Callable[[], Any], rounds: int) -> float:
-    best = float("inf")
-    gc.collect()
-    gc.disable()  # its cost depends on all that is alive in the process
-    try:
-        for _ in range(rounds):
-            begin = time.process_time()
-            work()
-            best = min(best, time.process_time() - begin)
-    finally:
-        gc.enable()
-    return best
-
-
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear(codec: Any, name: str) -> None:
     make, size = LINEAR[name]
-    small, large = make(codec, size), make(codec, 10 * size)
-    small()
-    # A clock that is too coarse for the compiled codec counts as 0.2 ms.
-    assert cpu(large, 3) <= 20 * max(cpu(small, 7), 0.0002)
+
+    def cost(units: int) -> float:
+        work = make(codec, units)
+        gc.collect()
+        gc.disable()  # its cost depends on all that is alive in the process
+        try:
+            # A clock that is too coarse for the compiled codec counts as 0.2 ms.
+            return max(cpu(work), 0.0002)
+        finally:
+            gc.enable()
+
+    make(codec, size)()
+    assert_grows_at_most(cost, size)
 
 
 # ------------------------------------------------------------------ memory
