@@ -11,7 +11,7 @@ from .exceptions import Reason
 
 
 class NotConnected(pika_exceptions.ConnectionWrongStateError, error.TimeoutError):
-    """The service had no connection for too long, or is stopped."""
+    """The service had no connection for too long, or is stopped; `__cause__` is why, if known."""
 
     def __init__(self, text: str = "") -> None:
         Exception.__init__(self, text)

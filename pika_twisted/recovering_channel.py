@@ -106,9 +106,23 @@ class RecoveringChannel(Topology):
         waiter: defer.Deferred[Any] = defer.Deferred(self._waiters.discard)
         self._waiters.add(waiter)
         if timeout is not None:
-            text = f"The service has had no connection for {timeout:g} s"
-            waiter.addTimeout(timeout, self.service.reactor, lambda *_: _raise(NotConnected(text)))
+            clock = self.service.reactor
+            waiter.addTimeout(timeout, clock, lambda *_: self._give_up(timeout))
         return waiter
+
+    def _give_up(self, seconds: float) -> None:
+        """Raise NotConnected, with what is known of why."""
+        service, why = self.service, None
+        if service.connection is not None:
+            text = f"The channel has not been open for {seconds:g} s"
+        else:
+            why = service.trouble
+            text = f"The service has had no connection for {seconds:g} s"
+            if why is not None:
+                text += f": {why}"
+            elif not service.running:
+                text += ": startService() was not called"
+        raise NotConnected(text) from why
 
     def _call(
         self, name: str, effect: Callable[[Any], Any] | None = None, **arguments: Any
@@ -391,7 +405,3 @@ class RecoveringChannel(Topology):
         for waiter in waiters:
             if not waiter.called:
                 waiter.errback(fresh_exception(reason))
-
-
-def _raise(error: BaseException) -> Any:
-    raise error

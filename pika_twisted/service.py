@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
@@ -27,6 +28,8 @@ from .recovering_channel import RecoveringChannel
 from .service_link import Link, LinkEndpoint, LinkFactory
 from .stats import ConnectionStats, ServiceStats
 from .water import WaterMarks
+
+LOGGER = logging.getLogger("pika_twisted")
 
 _MARKS = WaterMarks()
 
@@ -95,9 +98,12 @@ class RecoveringService(Events, ClientService):
         self.water_marks = water_marks
         #: The connection in use, or None.
         self.connection: Any = None
+        #: Why there is none: how the last attempt failed, or the last connection ended.
+        self.trouble: BaseException | None = None
         self.recorder = Recorder()
         self.reconnects = 0
         self.failed_attempts = 0
+        self._failed_in_a_row = 0
         self._setup = setup
         self._recovery_timeout = recovery_timeout
         self._make = protocol
@@ -372,7 +378,12 @@ class RecoveringService(Events, ClientService):
                 raise
         except Exception as why:
             self.failed_attempts += 1
+            self.trouble = fresh_exception(why)
             if self.running:
+                self._failed_in_a_row += 1
+                if self._failed_in_a_row == 1:
+                    # Twisted's log has each, but is seen only where it is begun; a warning always.
+                    LOGGER.warning("No usable connection to %s: %s; trying again", self._name, why)
                 self.tell("recovery failed", why)
             raise
         self._on_connected(connection)
@@ -393,6 +404,8 @@ class RecoveringService(Events, ClientService):
 
     def _on_connected(self, connection: Any) -> None:
         self.connection = connection
+        self.trouble = None
+        self._failed_in_a_row = 0
         connection.when_closed().addCallback(self._on_lost, connection)
         connection.add_on_connection_blocked_callback(
             lambda _connection, frame: self.tell("blocked", frame.method.reason)
@@ -410,6 +423,7 @@ class RecoveringService(Events, ClientService):
         self._earlier = self._earlier.plus(connection.stats())
         if connection is self.connection:
             self.connection = None
+        self.trouble = fresh_exception(reason)
         self._down_since = time.monotonic()
         if self.running:
             self.tell("lost", reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import weakref
 from typing import Any
 
@@ -11,6 +13,7 @@ from pika import exceptions, spec
 from twisted.internet import defer, error
 from twisted.logger import eventAsText, globalLogPublisher
 
+from pika_twisted import ConnectionRefused, NotConnected
 from pika_twisted.events import Events
 from pika_twisted.recorder import Recorder
 from pika_twisted.service import RecoveringService
@@ -155,15 +158,53 @@ def test_a_call_waits_and_gives_up(world: World) -> None:
     ready = watch(world.service.when_ready())
     for _ in range(31):
         world.broker.run(1)
-    from pika_twisted import NotConnected
-
-    calling.failure(NotConnected, error.TimeoutError)
+    why = calling.failure(NotConnected, error.TimeoutError)
+    assert str(why).startswith("The service has had no connection for 30 s: ")
+    assert "refused" in str(why) and isinstance(why.__cause__, ConnectionRefused)
     assert ready.pending
     assert world.told.count("recovery failed") >= 10
     world.broker.reachable = True
     world.broker.run(1)
     world.broker.run(1)
     assert ready.result() is world.service.connection
+
+
+def test_a_call_on_a_service_that_was_not_started(world: World) -> None:
+    calling = watch(world.service.channel().queue_declare("q"))
+    world.broker.run(31)
+    assert "startService() was not called" in str(calling.failure(NotConnected))
+
+
+def test_a_call_on_a_channel_that_can_t_be_opened(world: World) -> None:
+    """The connection is there: it is not to blame."""
+    world.start()
+    world.broker.postpone = spec.Channel.Open
+    calling = watch(world.service.channel().queue_declare("q"))
+    world.broker.run(31)
+    assert str(calling.failure(NotConnected)) == "The channel has not been open for 30 s"
+
+
+def test_the_first_failure_in_a_row_is_a_warning(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Python's logging shows it without any setting; Twisted's log would keep it to itself."""
+    caplog.set_level(logging.WARNING, "pika_twisted")
+    world.broker.reachable = False
+    world.start()
+    for _ in range(10):
+        world.broker.run(1)
+    assert world.told.count("recovery failed") > 3
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert re.match(r"No usable connection to .*refused.*; trying again", record.getMessage())
+    world.broker.reachable = True
+    for _ in range(10):
+        world.broker.run(1)
+    world.broker.reachable = False
+    world.lose()
+    for _ in range(10):
+        world.broker.run(1)
+    assert len(caplog.records) == 2
 
 
 def test_consume_waits_for_its_broker(world: World) -> None:
