@@ -1,4 +1,10 @@
-"""Consume from RabbitMQ with Twisted: pika's Twisted interface over a compiled AMQP 0-9-1 codec."""
+"""RabbitMQ for Twisted: the interface of pika's Twisted adapter, over a compiled AMQP 0-9-1 codec.
+
+Begin with `connect()`, or with `RecoveringService` where the connection has to come back by itself.
+`consume()` and `Publisher` work on the channels of both. `TwistedProtocolConnection`,
+`TwistedChannel` and `ClosableDeferredQueue` are what pika's adapter has under these names.
+`python -m pika_twisted` prints what is installed.
+"""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ from pika import exceptions as pika_exceptions
 class AlreadySettled(pika_exceptions.AMQPError):
     """The message was acknowledged or refused before, or was delivered with auto_ack."""
 
+    __repr__ = Exception.__repr__  # pika's says "unspecified"
+
 
 class Ledger:
     """The face of the codec's channel encoder over another one, minding what is settled.

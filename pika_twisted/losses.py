@@ -19,6 +19,8 @@ class NotConnected(pika_exceptions.ConnectionWrongStateError, error.TimeoutError
     def __str__(self) -> str:
         return str(self.args[0])
 
+    __repr__ = Exception.__repr__
+
 
 class GoneEncoder:
     """The encoder of a channel that is gone.

@@ -38,9 +38,13 @@ class PublishTimeout(pika_exceptions.AMQPError, error.TimeoutError):
     def __str__(self) -> str:
         return str(self.args[0])
 
+    __repr__ = Exception.__repr__  # pika's says "unspecified"
+
 
 class PublisherOverflow(pika_exceptions.AMQPError):
     """More publishes wait for room than `max_waiting` allows."""
+
+    __repr__ = Exception.__repr__
 
 
 class _Publish:

@@ -8,6 +8,7 @@ import pytest
 from pika.exceptions import UnroutableError
 from twisted.python.failure import Failure
 
+import pika_twisted
 from pika_twisted import exceptions
 from pika_twisted._reasons import fresh_exception
 
@@ -21,6 +22,21 @@ class Awkward(Exception):
 class Uncopiable(Exception):
     def __reduce__(self) -> Any:
         raise TypeError("not this one")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pika_twisted.AlreadySettled,
+        pika_twisted.NotConnected,
+        pika_twisted.PublishTimeout,
+        pika_twisted.PublisherOverflow,
+    ],
+)
+def test_an_error_of_ours_is_not_unspecified(kind: type[Exception]) -> None:
+    """pika's AMQPError has it so: "An unspecified AMQP error has occurred"."""
+    assert repr(kind("why")) == f"{kind.__name__}('why')"
+    assert str(kind("why")) == "why"
 
 
 def test_a_fresh_exception_is_equal_and_has_its_own_traceback() -> None:
