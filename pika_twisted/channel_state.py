@@ -45,19 +45,27 @@ def _encode(channel_number: int, method: Any) -> bytes:
     except pika_exceptions.UnsupportedAMQPFieldException as error:
         value = error.args[1]
         kind = type(value).__name__
-        text = f"{method.NAME}: can't encode {_culprit(method)}: values of {kind} can't be sent"
+        text = f"{method.NAME}: can't encode {_named(method)}: values of {kind} can't be sent"
         raise UnsupportedField(text, value) from error
-    except pika_exceptions.AMQPError:  # pika's own words: ShortStringTooLong
-        raise
+    except pika_exceptions.ShortStringTooLong as error:
+        where = _culprit(method) or "its arguments"
+        text = f"{method.NAME}: {where}: a string of {len(error.args[0])} octets, 255 is the limit"
+        raise pika_exceptions.ShortStringTooLong(text) from error
     except Exception as error:
-        raise TypeError(f"{method.NAME}: can't encode {_culprit(method)}: {error}") from error
+        raise TypeError(f"{method.NAME}: can't encode {_named(method)}: {error}") from error
     return encoded
 
 
-def _culprit(method: Any) -> str:
+def _named(method: Any) -> str:
+    name = _culprit(method)
+    return f"{name}={getattr(method, name)!r}" if name else "its arguments"
+
+
+def _culprit(method: Any) -> str | None:
     """Which argument keeps `method` from being encoded: the one that another value would help."""
     plain = type(method)()
-    for name, value in vars(method).items():
+    name: str
+    for name in vars(method):
         for harmless in (getattr(plain, name), 0, ""):
             probe = copy.copy(method)
             setattr(probe, name, harmless)
@@ -65,8 +73,8 @@ def _culprit(method: Any) -> str:
                 probe.encode()
             except Exception:
                 continue
-            return f"{name}={value!r}"
-    return "its arguments"
+            return name
+    return None
 
 
 class Channel(PikaChannel):  # type: ignore[misc]

@@ -249,6 +249,21 @@ def test_a_value_that_amqp_has_no_field_for_is_named(session: Session) -> None:
     assert channel.is_open
 
 
+@pytest.mark.parametrize("length", [256, 70_000])
+def test_a_name_that_is_too_long_is_named(session: Session, length: int) -> None:
+    channel = session.channel()
+    why = call(channel.queue_bind, "q", "e", "\xfc" * (length // 2)).failure()
+    assert type(why) is exceptions.ShortStringTooLong
+    octets = f"a string of {length} octets, 255 is the limit"
+    assert str(why) == f"Queue.Bind: routing_key: {octets}"
+    why = call(channel.queue_declare, "q", arguments={"\xfc" * (length // 2): 1}).failure()
+    assert str(why) == f"Queue.Declare: arguments: {octets}"
+    why = call(channel.exchange_bind, "x" * length, "x" * length).failure()
+    assert str(why) == f"Exchange.Bind: its arguments: {octets}"
+    session.peer.expect_none()
+    assert channel.is_open
+
+
 def test_two_arguments_that_can_t_be_encoded(session: Session) -> None:
     channel = session.channel()
     wrong = call(channel.exchange_bind, "to", "from", routing_key=5, arguments=[1])
