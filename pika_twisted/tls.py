@@ -9,6 +9,7 @@ an amqps URL are loaded here.
 from __future__ import annotations
 
 import ssl as stdlib_ssl
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def from_pika(options: Any, host: str) -> Any:
     """Twisted's TLS options for `pika.SSLOptions` and the host to connect to."""
     context = options.context
     hostname = options.server_hostname or host
-    extra = _version_range(context)
+    extra = _version_range(
+        _VERSIONS.get(context.minimum_version), _VERSIONS.get(context.maximum_version)
+    )
     if context.verify_mode == stdlib_ssl.CERT_NONE:
         return Unnamed(ssl.CertificateOptions(**extra), hostname)
     authorities = [
@@ -79,14 +82,22 @@ def from_pika(options: Any, host: str) -> Any:
     return ssl.optionsForClientTLS(hostname, trustRoot=trust, extraCertificateOptions=extra)
 
 
-def _version_range(context: Any) -> dict[str, Any]:
-    """A context's lowest and highest TLS version as Twisted's options; none where it sets none."""
-    extra = {}
-    if context.minimum_version in _VERSIONS:
-        extra["insecurelyLowerMinimumTo"] = _VERSIONS[context.minimum_version]
-    if context.maximum_version in _VERSIONS:
-        extra["lowerMaximumSecurityTo"] = _VERSIONS[context.maximum_version]
-    return extra
+def _version_range(lowest: Any, highest: Any) -> dict[str, Any]:
+    """Twisted's options for the lowest and highest TLS version; None where nothing is said."""
+    if highest is not None and _highest_is_left_out():
+        if lowest is None and highest < ssl.TLSVersion.TLSv1_2:  # which is Twisted's lowest
+            lowest = highest
+        above = [version for version in _VERSIONS.values() if version > highest]
+        highest = above[0] if above else None
+    extra = {"insecurelyLowerMinimumTo": lowest, "lowerMaximumSecurityTo": highest}
+    return {name: version for name, version in extra.items() if version is not None}
+
+
+@cache
+def _highest_is_left_out() -> bool:
+    """Whether Twisted forbids the very version that is to be the highest, as it does up to 25.5."""
+    options = ssl.CertificateOptions(lowerMaximumSecurityTo=ssl.TLSVersion.TLSv1_2)
+    return bool(options.getContext().set_options(0) & SSL.OP_NO_TLSv1_2)
 
 
 def from_url(options: dict[str, Any], host: str) -> Any:
@@ -101,8 +112,7 @@ def from_url(options: dict[str, Any], host: str) -> Any:
             options["ciphers"]
         )
     only = _ONLY_VERSION.get(getattr(options.get("protocol"), "name", ""))
-    if only is not None:
-        extra.update(insecurelyLowerMinimumTo=only, lowerMaximumSecurityTo=only)
+    extra.update(_version_range(only, only))
     own = None
     if options.get("certfile"):
         own, extra["extraCertChain"] = _client_certificate(options)

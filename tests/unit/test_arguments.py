@@ -115,7 +115,7 @@ def test_a_callback_where_auto_ack_belongs(session: Session) -> None:
         why = watch(asking("q", print)).failure(TypeError)
         assert "takes no callback" in str(why)
     session.peer.expect_none()
-    service = pika_twisted.RecoveringService(PARAMETERS, reactor=MemoryReactorClock())
+    service = pika_twisted.RecoveringService(ENDPOINT, reactor=MemoryReactorClock())
     recovering = service.channel()
     for asking in (recovering.basic_consume, recovering.basic_get):
         watch(asking("q", print)).failure(TypeError)

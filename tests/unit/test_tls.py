@@ -140,10 +140,41 @@ def test_versions(files: CertificateFiles) -> None:
     version = stdlib_ssl.TLSVersion
     old = context(files, maximum_version=version.TLSv1_2)
     assert handshake(from_pika(old, NAME), files).version == "TLSv1.2"
+    only = context(files, minimum_version=version.TLSv1_2, maximum_version=version.TLSv1_2)
+    assert handshake(from_pika(only, NAME), files).version == "TLSv1.2"
+    any_up_to_13 = context(files, maximum_version=version.TLSv1_3)
+    assert handshake(from_pika(any_up_to_13, NAME), files).version == "TLSv1.3"
     new = context(files, minimum_version=version.TLSv1_3)
     assert handshake(from_pika(new, NAME), files).version == "TLSv1.3"
     with pytest.raises(SSL.Error):
         handshake(from_pika(new, NAME), files, SSL.TLS1_2_VERSION, SSL.TLS1_2_VERSION)
+
+
+TLS = ssl.TLSVersion
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "as_up_to_25", "as_later"),
+    [
+        (None, None, (None, None), (None, None)),
+        (TLS.TLSv1_2, None, (TLS.TLSv1_2, None), (TLS.TLSv1_2, None)),
+        (None, TLS.TLSv1_2, (None, TLS.TLSv1_3), (None, TLS.TLSv1_2)),
+        (None, TLS.TLSv1_3, (None, None), (None, TLS.TLSv1_3)),
+        (None, TLS.TLSv1_1, (TLS.TLSv1_1, TLS.TLSv1_2), (None, TLS.TLSv1_1)),
+        (TLS.TLSv1_0, TLS.TLSv1_1, (TLS.TLSv1_0, TLS.TLSv1_2), (TLS.TLSv1_0, TLS.TLSv1_1)),
+    ],
+)
+def test_versions_as_twisted_wants_them(
+    monkeypatch: pytest.MonkeyPatch, lowest: Any, highest: Any, as_up_to_25: Any, as_later: Any
+) -> None:
+    """Up to 25.5 Twisted leaves out the version that is to be the highest."""
+    for left_out, expected in ((True, as_up_to_25), (False, as_later)):
+        monkeypatch.setattr(tls, "_highest_is_left_out", lambda answer=left_out: answer)
+        options = tls._version_range(lowest, highest)
+        names = ("insecurelyLowerMinimumTo", "lowerMaximumSecurityTo")
+        assert options == {
+            name: value for name, value in zip(names, expected, strict=True) if value is not None
+        }
 
 
 def test_a_plain_host_is_verified(files: CertificateFiles) -> None:
