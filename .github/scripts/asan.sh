@@ -30,4 +30,5 @@ export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 "$python" -c "
 import pika_twisted, pika_twisted._codec as codec
 assert 'build/asan' in pika_twisted.__file__ and codec.IMPLEMENTATION == 'compiled', pika_twisted"
-exec "$python" -m pytest -p no:cacheprovider -o timeout=600 tests/unit tests/defects "$@"
+exec "$python" -m pytest -n auto --dist worksteal -p no:cacheprovider -o timeout=600 \
+    tests/unit tests/defects "$@"
