@@ -8,6 +8,7 @@ whose handler failed stays here, and is handled again after the pause.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -36,6 +37,9 @@ LONGEST_PAUSE = 30.0
 
 #: The consumer has ended, by our cancel or by the broker.
 _ENDED = (pika_exceptions.ConsumerCancelled, pika_exceptions.AMQPError)
+#: A handler was cancelled. asyncio's error, which is no Exception, comes out of what
+#: `Deferred.fromFuture()` made when that is cancelled, by a time-out as well.
+_CANCELLED = (defer.CancelledError, asyncio.CancelledError)
 
 
 class Handling:
@@ -145,8 +149,8 @@ class Handling:
             try:
                 with self._around(message):
                     await self._call(message)
-            except Exception as error:
-                if self._hurried and isinstance(error, defer.CancelledError):
+            except (Exception, asyncio.CancelledError) as error:
+                if self._hurried and isinstance(error, _CANCELLED):
                     LOGGER.warning("Handler of %r was cut off at the deadline", self.queue)
                     _settle(message.nack)
                     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
@@ -305,6 +306,53 @@ def test_a_handler_that_fails_while_it_stops_makes_no_pause(session: Session) ->
     stopped.result()
     assert settled(session) == [("requeue", 1)]
     assert handling.failed == 1
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def run_once(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def test_a_handler_that_waits_for_asyncio_may_take_too_long(
+    session: Session, loop: asyncio.AbstractEventLoop
+) -> None:
+    channel = session.channel()
+
+    async def handler(message: Any) -> None:
+        await defer.Deferred.fromFuture(loop.create_future())
+
+    handling = start(session, channel, handler, timeout=5, on_error="dead-letter")
+    session.peer.deliver(channel, "t", b"x", b"y")
+    for tag in (1, 2):
+        session.clock.advance(5)
+        run_once(loop)
+        assert settled(session) == [("drop", tag)]
+    assert (handling.running, handling.failed) == (True, 2)
+
+
+def test_a_handler_that_waits_for_asyncio_is_stopped_by_a_deadline(
+    session: Session, loop: asyncio.AbstractEventLoop
+) -> None:
+    channel = session.channel()
+
+    async def handler(message: Any) -> None:
+        await defer.Deferred.fromFuture(loop.create_future())
+
+    handling = start(session, channel, handler)
+    session.peer.deliver(channel, "t", b"x")
+    stopped = watch(handling.stop(3))
+    agree_to_cancel(session, channel)
+    session.clock.advance(3)
+    run_once(loop)
+    stopped.result()
+    assert (settled(session), handling.failed) == ([("requeue", 1)], 0)
 
 
 class Fatal(BaseException):
