@@ -284,6 +284,8 @@ def consume(
     """
     if not callable(handler):
         return defer.fail(TypeError(f"a handler is called with each message; {handler!r} can't be"))
+    if not callable(around):
+        return defer.fail(TypeError(f"around is called with each message; {around!r} can't be"))
     try:
         check_whole(concurrency=concurrency)
         if prefetch_count is None:

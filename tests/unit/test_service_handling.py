@@ -15,7 +15,7 @@ from twisted.internet import defer
 
 from pika_twisted.handling import consume
 from tests.support import wire
-from tests.support.outcome import TwistedLog, watch
+from tests.support.outcome import TwistedLog, call, watch
 from tests.support.session import OURS, Session
 
 
@@ -280,6 +280,27 @@ def test_arguments_that_make_no_sense(session: Session) -> None:
     channel = session.channel()
     for wrong in ({"concurrency": 0}, {"concurrency": 5, "prefetch_count": 4}, {"on_error": "x"}):
         watch(consume(channel, "q", plain, **wrong)).failure(ValueError)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "error"),
+    [
+        ("concurrency", 1.5, TypeError),
+        ("concurrency", None, TypeError),
+        ("prefetch_count", "20", TypeError),
+        ("timeout", "5", TypeError),
+        ("timeout", -1, ValueError),
+        ("around", 5, TypeError),
+    ],
+)
+def test_an_argument_that_can_t_be_is_named(
+    session: Session, name: str, wrong: Any, error: type[Exception]
+) -> None:
+    channel = session.channel()
+    session.peer.forget()
+    refused = call(consume, channel, "q", plain, **{name: wrong}).failure(error)
+    assert str(refused).startswith(name)
+    session.peer.expect_none()
 
 
 def test_what_comes_while_it_stops_goes_back(session: Session) -> None:
