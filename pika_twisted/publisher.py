@@ -165,7 +165,7 @@ class Publisher:
             PublisherOverflow, the reason when the channel ends first, TypeError or ValueError for
             an argument that can't be encoded. Cancelled before it was sent it is not sent.
         """
-        arguments = {
+        arguments: dict[str, Any] = {
             "exchange": exchange,
             "routing_key": routing_key,
             "body": body,
@@ -175,14 +175,15 @@ class Publisher:
         try:
             if self.before_publish is not None:
                 self.before_publish(arguments)
+            in_order = _publish_arguments(**arguments)
             refusal = self._refusal()
             if refusal is not None:
                 raise refusal
-            size = len(arguments["body"])  # type: ignore[arg-type]
+            size = len(in_order[2])
         except Exception:
             self.failed += 1
             return defer.fail()
-        one = _Publish(tuple(arguments.values()), self._drop, size)
+        one = _Publish(in_order, self._drop, size)
         deferred: defer.Deferred[spec.Basic.Ack] = one.deferred  # type: ignore[assignment]
         limit = self.timeout if timeout is None else timeout
         if limit is not None:
@@ -339,3 +340,10 @@ class Publisher:
 
             self._reactor = reactor
         return self._reactor
+
+
+def _publish_arguments(
+    exchange: Any, routing_key: Any, body: Any, properties: Any, mandatory: Any
+) -> tuple[Any, ...]:
+    """As `basic_publish()` takes them, in whatever order `before_publish` has left them."""
+    return (exchange, routing_key, body, properties, mandatory)

@@ -186,6 +186,37 @@ def test_the_hook_before_publish(session: Session) -> None:
     outcome.result()
 
 
+def test_the_hook_may_take_arguments_out_and_put_them_in_again(session: Session) -> None:
+    channel = session.channel()
+
+    def add(arguments: dict[str, Any]) -> None:
+        properties = arguments.pop("properties") or spec.BasicProperties()
+        properties.app_id = "tests"
+        arguments["properties"] = properties
+
+    target = publisher(session, channel, before_publish=add)
+    outcome = publish(target, b"x")
+    published = session.peer.published_body(b"x")
+    assert (published.properties.app_id, published.method.mandatory) == ("tests", True)
+    session.peer.ack(channel, 1)
+    outcome.result()
+
+
+def test_what_the_hook_makes_up_fails_its_publish_only(session: Session) -> None:
+    channel = session.channel()
+
+    def add(arguments: dict[str, Any]) -> None:
+        if arguments["body"] == b"bad":
+            arguments["headers"] = {}
+
+    target = publisher(session, channel, before_publish=add, max_in_flight=1)
+    assert "headers" in str(publish(target, b"bad").failure(TypeError))
+    outcome = publish(target, b"x")
+    session.peer.ack(channel, 1)
+    outcome.result()
+    watch(target.flush()).result()
+
+
 def test_resending_on_another_channel(session: Session) -> None:
     channel = session.channel()
     target = Publisher(reactor=session.clock, max_in_flight=2)
