@@ -176,10 +176,10 @@ class Publisher:
             if self.before_publish is not None:
                 self.before_publish(arguments)
             in_order = _publish_arguments(**arguments)
-            refusal = self._refusal()
+            size = len(in_order[2])
+            refusal = self._refusal(size)
             if refusal is not None:
                 raise refusal
-            size = len(in_order[2])
         except Exception:
             self.failed += 1
             return defer.fail()
@@ -192,13 +192,14 @@ class Publisher:
         self._pump()
         return deferred
 
-    def _refusal(self) -> BaseException | None:
+    def _refusal(self, size: int) -> BaseException | None:
         """Why nothing can be published now."""
         if self._closed is not None:
             return fresh_exception(self._closed)
         if self._channel is None and not self._attaching and not self.wait_when_down:
             return pika_exceptions.ConnectionWrongStateError("There is no connection")
-        if len(self._waiting) >= self.max_waiting and not self._has_room(0):
+        first = self._waiting[0].size if self._waiting else size
+        if len(self._waiting) >= self.max_waiting and not self._has_room(first):
             return PublisherOverflow(f"{self.max_waiting} publishes wait already (max_waiting)")
         return None
 

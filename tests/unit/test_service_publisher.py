@@ -161,6 +161,18 @@ def test_flush_and_overflow(session: Session) -> None:
     publish(target, b"late").failure(exceptions.ChannelClosedByClient)
 
 
+def test_overflow_where_octets_are_the_bound(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel, max_bytes=100, max_waiting=2)
+    outcomes = [publish(target, b"x" * 60) for _ in range(3)]
+    publish(target, b"x" * 60).failure(PublisherOverflow)
+    publish(target, b"x").failure(PublisherOverflow)  # there is room for it, behind the others
+    assert (target.in_flight, target.waiting) == (1, 2)
+    for tag, outcome in enumerate(outcomes, 1):
+        session.peer.ack(channel, tag)
+        outcome.result()
+
+
 def test_publishing_from_a_confirm_does_not_recurse(session: Session) -> None:
     channel = session.channel()
     target = publisher(session, channel, max_in_flight=1)
