@@ -163,7 +163,7 @@ class Publisher:
         :returns: a Deferred that fires with the broker's Basic.Ack. It fails with UnroutableError
             (mandatory, and no queue got it; its `messages` hold it), NackError, PublishTimeout,
             PublisherOverflow, the reason when the channel ends first, TypeError or ValueError for
-            an argument that can't be encoded. Cancelled before it was sent it is not sent.
+            an argument that can't be. Cancelled before it was sent it is not sent.
         """
         arguments: dict[str, Any] = {
             "exchange": exchange,
@@ -172,7 +172,9 @@ class Publisher:
             "properties": properties,
             "mandatory": self.mandatory if mandatory is None else mandatory,
         }
+        limit = self.timeout if timeout is None else timeout
         try:
+            check_seconds(timeout=limit)
             if self.before_publish is not None:
                 self.before_publish(arguments)
             in_order = _publish_arguments(**arguments)
@@ -185,7 +187,6 @@ class Publisher:
             return defer.fail()
         one = _Publish(in_order, self._drop, size)
         deferred: defer.Deferred[spec.Basic.Ack] = one.deferred  # type: ignore[assignment]
-        limit = self.timeout if timeout is None else timeout
         if limit is not None:
             one.timer = self._get_reactor().callLater(limit, self._time_out, one, limit)
         self._waiting.append(one)

@@ -11,7 +11,7 @@ from twisted.internet import defer
 
 from pika_twisted.publisher import Publisher, PublisherOverflow, PublishTimeout
 from tests.support import peer
-from tests.support.outcome import Outcome, TwistedLog, watch
+from tests.support.outcome import Outcome, TwistedLog, call, watch
 from tests.support.session import OURS, Session
 
 
@@ -273,6 +273,17 @@ def test_a_message_that_closes_its_channel_is_not_resent_for_ever(session: Sessi
 def test_bounds_that_make_no_sense(wrong: str) -> None:
     with pytest.raises(ValueError, match=f"^{wrong} is between 0"):
         Publisher(None, **{wrong: -1})
+
+
+@pytest.mark.parametrize(("wrong", "error"), [("5", TypeError), (-1, ValueError)])
+def test_a_time_limit_that_can_t_be(session: Session, wrong: Any, error: type[Exception]) -> None:
+    channel = session.channel()
+    with pytest.raises(error, match="timeout"):
+        Publisher(None, timeout=wrong)
+    target = publisher(session, channel)
+    refused = call(target.publish, "", "q", b"x", timeout=wrong).failure(error)
+    assert "timeout" in str(refused)
+    assert (sent(session), target.in_flight) == ([], 0)
 
 
 def test_a_broker_without_confirms(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
