@@ -283,8 +283,14 @@ class RecoveringChannel(Topology):
             if not is_loss(failure.value):
                 failure.raiseException()
 
+        def cancelled(answer: Any) -> Any:
+            # The channel has closed the queue, unless it knew of no such consumer: one that the
+            # broker had cancelled and that was to be subscribed again.
+            subscription.end()
+            return answer
+
         cancelling: defer.Deferred[Any] = self.current.basic_cancel(consumer_tag)
-        return cancelling.addErrback(lost)
+        return cancelling.addCallbacks(cancelled, lost)
 
     def forget(self, subscription: Subscription) -> None:
         """A subscription has ended."""

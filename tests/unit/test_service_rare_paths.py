@@ -199,6 +199,17 @@ def test_the_broker_s_cancel_crosses_ours(world: World) -> None:
     assert "consumer cancelled" not in world.told
 
 
+def test_cancelled_before_it_is_subscribed_again(world: World) -> None:
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    waiting = watch(queue.get())
+    world.broker.peer.send(channel.current, spec.Basic.Cancel("t", True))
+    settled(world, channel.basic_cancel("t")).result()
+    waiting.failure(exceptions.ConsumerCancelled)
+    world.broker.run(5)
+    assert channel.consumer_tags == []
+
+
 @pytest.mark.parametrize("then", ["the channel is closed, too", "nobody wants it"])
 def test_a_consumer_that_was_cancelled_is_not_subscribed_twice(world: World, then: str) -> None:
     channel = started(world)
