@@ -327,6 +327,24 @@ class RecoveringChannel(Topology):
     async def recover_on(self, connection: Any) -> None:
         """Open a channel on this connection, and put it into the state of the last one."""
         channel = await connection.channel()
+        try:
+            await self._set_up(channel)
+        except BaseException:
+            if channel.is_open:
+                channel.close()  # the next attempt opens another one
+            raise
+        if self._closed is not None:
+            channel.close()
+            return
+        self.current = channel
+        if self.on_open is not None:
+            self.on_open(channel)
+        waiters, self._waiters = self._waiters, OrderedSet()
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(channel)
+
+    async def _set_up(self, channel: Any) -> None:
         channel._ignore_late = True
         channel.add_on_close_callback(self._on_channel_closed)
         if self._ack_batching > 1:
@@ -344,16 +362,6 @@ class RecoveringChannel(Topology):
             await self._subscribe(channel, subscription)
         if not channel.is_open:
             raise fresh_exception(channel._closed or NotConnected("The channel closed again"))
-        if self._closed is not None:
-            channel.close()
-            return
-        self.current = channel
-        if self.on_open is not None:
-            self.on_open(channel)
-        waiters, self._waiters = self._waiters, OrderedSet()
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.callback(channel)
 
     def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
         channel._encoder = GoneEncoder()

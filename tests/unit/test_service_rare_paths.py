@@ -310,6 +310,18 @@ def test_a_channel_that_the_broker_closes_while_it_is_set_up(world: World) -> No
     assert channel.is_open
 
 
+def test_a_channel_whose_setup_fails_is_not_left_open(world: World) -> None:
+    def setup(channel: Any) -> None:
+        raise LookupError("no")
+
+    world.start()
+    world.service.channel(setup=setup)
+    for _ in range(10):
+        world.broker.run(1)
+    assert world.told.count("recovery failed") > 3
+    assert world.service.stats().connection.channels == 0
+
+
 def test_a_channel_that_is_closed_while_it_is_opened(world: World) -> None:
     world.start()
     world.broker.postpone = spec.Channel.Open
