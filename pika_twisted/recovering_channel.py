@@ -396,6 +396,8 @@ class RecoveringChannel(Topology):
                     await attempt(*arguments)
                     return
                 except Exception as why:
+                    if self._closed is not None:  # it was cancelled by the end of the service
+                        return
                     self.service.tell("recovery failed", why)
 
         self.service.run(keep_trying())

@@ -354,7 +354,9 @@ class RecoveringService(Events, ClientService):
                 try:
                     await channel.recover_on(connection)
                 except Exception as why:
-                    if connection is self.connection and connection.is_open:
+                    # Else it was cancelled by the end of the service.
+                    wanted = channel._closed is None
+                    if wanted and connection is self.connection and connection.is_open:
                         self.tell("recovery failed", why)
                         channel._retry(channel._reopen, connection)
 

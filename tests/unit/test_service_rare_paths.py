@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from pika import exceptions, spec
-from twisted.internet import error
+from twisted.internet import defer, error
 from twisted.internet.task import deferLater
 from twisted.logger import eventAsText, globalLogPublisher
 
@@ -354,6 +354,24 @@ def test_stopped_while_a_channel_waits_to_be_opened_again(world: World) -> None:
     world.finish()  # which finds no timer
     world.broker.run(5)
     assert world.broker.said[-1].count("Channel.Open") == 2
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_stopped_while_a_channel_is_set_up(world: World, again: bool) -> None:
+    settings: list[Any] = [defer.Deferred()]
+    if again:
+        settings.append(None)
+    world.start()
+    channel = world.service.channel(setup=lambda _: settings.pop())
+    world.broker.run()
+    if again:
+        world.broker.peer.close_channel(channel.current, 406, "PRECONDITION_FAILED")
+        world.broker.run(0.1)
+    assert settings == []
+    world.told.clear()
+    settled(world, world.service.stopService()).result()
+    assert (world.clock.getDelayedCalls(), list(world.service._running)) == ([], [])
+    assert world.told == [] and not channel.is_open
 
 
 def test_it_stops_with_its_reactor(world: World) -> None:
