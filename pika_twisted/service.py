@@ -310,6 +310,8 @@ class RecoveringService(Events, ClientService):
             channel.shut(stopped)
         for running in list(self._running):
             running.cancel()
+        # This may be an event's callback, within ClientService's state machine.
+        await self._in_a_turn_of_its_own(None)
         await super().stopService()
         await self._in_a_turn_of_its_own(None)
 

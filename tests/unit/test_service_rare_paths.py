@@ -374,6 +374,28 @@ def test_stopped_while_a_channel_is_set_up(world: World, again: bool) -> None:
     assert world.told == [] and not channel.is_open
 
 
+@pytest.mark.parametrize(
+    "event", ["recovering", "recovery failed", "connected", "lost", "queue renamed"]
+)
+def test_stopped_by_the_callback_of_an_event(world: World, event: str) -> None:
+    stopping: list[Any] = []
+    channel = world.service.channel()
+    world.start()
+    settled(world, channel.queue_declare("")).result()
+    world.service.add_callback(
+        event, lambda *_: stopping or stopping.append(watch(world.service.stopService()))
+    )
+    if event == "connected":
+        world.service.tell(event, world.service.connection)
+    world.broker.reachable = event != "recovery failed"
+    reconnect(world)
+    world.broker.run(1)
+    (stopped,) = stopping
+    stopped.result()
+    assert not world.service.running and not world.broker.peer.transport.connected
+    assert world.clock.getDelayedCalls() == []
+
+
 def test_it_stops_with_its_reactor(world: World) -> None:
     triggers: list[Any] = []
     world.clock.addSystemEventTrigger = (  # type: ignore[attr-defined]
