@@ -299,7 +299,7 @@ class RecoveringService(Events, ClientService):
         deadline = self.reactor.seconds() + self.drain_timeout
         await defer.DeferredList([each.stop(self.drain_timeout) for each in list(self._handlings)])
         if self.connection is not None:
-            for publisher in self._publishers:
+            for publisher in list(self._publishers):
                 left = max(0.0, deadline - self.reactor.seconds())
                 flushing = publisher.flush().addTimeout(left, self.reactor)
                 await flushing.addErrback(lambda _: None)

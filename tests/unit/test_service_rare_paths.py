@@ -432,6 +432,19 @@ def test_the_log_names_the_broker(world: World) -> None:
 # Publishers
 
 
+def test_a_publisher_made_while_the_service_stops(world: World) -> None:
+    world.start()
+    publisher = world.service.publisher()
+    publishing = watch(publisher.publish("", "q", b"1"))
+    assert bodies(world) == [b"1"]
+    stopping = watch(world.service.stopService())
+    late = watch(world.service.publisher().publish("", "q", b"2"))
+    world.broker.run(world.service.drain_timeout)
+    settled(world, stopping.deferred)
+    stopping.result()
+    assert not publishing.pending and not late.pending
+
+
 def bodies(world: World) -> list[bytes]:
     world.broker.run()
     return [message.body for message in world.broker.peer.published]
