@@ -308,6 +308,7 @@ class RecoveringService(Events, ClientService):
             publisher.close(stopped)
         for channel in list(self._channels):
             channel.shut(stopped)
+            self.forget(channel)
         for running in list(self._running):
             running.cancel()
         # This may be an event's callback, within ClientService's state machine.

@@ -396,6 +396,16 @@ def test_stopped_by_the_callback_of_an_event(world: World, event: str) -> None:
     assert world.clock.getDelayedCalls() == []
 
 
+def test_channels_of_before_it_was_stopped_are_not_opened_again(world: World) -> None:
+    channel = started(world)
+    settled(world, world.service.stopService()).result()
+    watch(channel.queue_declare("q")).failure(exceptions.ConnectionWrongStateError)
+    world.start()
+    assert started(world).is_open
+    # One to declare on, and the new one.
+    assert world.broker.said[-1].count("Channel.Open") == 2
+
+
 def test_it_stops_with_its_reactor(world: World) -> None:
     triggers: list[Any] = []
     world.clock.addSystemEventTrigger = (  # type: ignore[attr-defined]
