@@ -128,7 +128,9 @@ class Recorder:
 
 
 def _key(arguments: Arguments) -> str:
-    """What makes a binding the same one."""
+    """What makes a binding the same one. A routing key of None is the name of its queue."""
+    if arguments.get("routing_key") is None:
+        arguments = {**arguments, "routing_key": arguments.get("queue")}
     return repr(sorted((name, repr(value)) for name, value in arguments.items() if value))
 
 

@@ -109,6 +109,15 @@ def test_a_queue_s_own_name_as_routing_key_follows_it() -> None:
     assert channel.calls == [("queue_declare", ""), ("queue_bind", now), ("queue_bind", now)]
 
 
+def test_a_binding_without_a_routing_key_has_the_queue_s_name_for_one() -> None:
+    recorder = Recorder()
+    for key in (None, ""):
+        recorder.note("queue_bind", {"queue": "q", "exchange": "x", "routing_key": key}, None)
+    assert [b["routing_key"] for b in recorder.queue_bindings.values()] == [None, ""]
+    recorder.note("queue_unbind", {"queue": "q", "exchange": "x", "routing_key": "q"}, None)
+    assert [b["routing_key"] for b in recorder.queue_bindings.values()] == [""]
+
+
 # The service
 
 
