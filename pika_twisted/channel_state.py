@@ -38,7 +38,7 @@ LOGGER = logging.getLogger("pika_twisted")
 MOST_STRANGERS = 100
 
 
-def _encode(channel_number: int, method: Any) -> bytes:
+def encode_method(channel_number: int, method: Any) -> bytes:
     """Marshal a method; an argument that can't be encoded is named in the error."""
     try:
         encoded: bytes = frame.Method(channel_number, method).marshal()
@@ -56,6 +56,10 @@ def _encode(channel_number: int, method: Any) -> bytes:
     return encoded
 
 
+#: One of them can be encoded as an argument of any type.
+_HARMLESS: tuple[Any, ...] = ({}, 0, "")
+
+
 def _named(method: Any) -> str:
     name = _culprit(method)
     return f"{name}={getattr(method, name)!r}" if name else "its arguments"
@@ -63,10 +67,9 @@ def _named(method: Any) -> str:
 
 def _culprit(method: Any) -> str | None:
     """Which argument keeps `method` from being encoded: the one that another value would help."""
-    plain = type(method)()
     name: str
     for name in vars(method):
-        for harmless in (getattr(plain, name), 0, ""):
+        for harmless in _HARMLESS:
             probe = copy.copy(method)
             setattr(probe, name, harmless)
             try:
@@ -140,7 +143,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if self.is_closed:
             self._raise_if_not_open()
         if encoded is None:
-            encoded = _encode(self.channel_number, method)
+            encoded = encode_method(self.channel_number, method)
         if self._blocking:
             self._blocked.append([method, callback, acceptable_replies, encoded])
             return
@@ -211,7 +214,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         validators.require_string(queue, "queue")
         validators.require_callback(callback)
         self._raise_if_not_open()
-        get = _encode(self.channel_number, spec.Basic.Get(queue=queue, no_ack=auto_ack))
+        get = encode_method(self.channel_number, spec.Basic.Get(queue=queue, no_ack=auto_ack))
         self.connection._output_marshaled_frames([get])
         self.connection.gate.resume()
         self._gets.append(callback)

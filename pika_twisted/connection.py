@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from . import _codec, liveness
 from ._guard import guarded
-from .channel_state import Channel
+from .channel_state import Channel, encode_method
 from .endings import final_reason
 from .exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
 from .inbound import Inbound
@@ -354,6 +354,8 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         """
         if self.is_closed or self.is_closing:
             return
+        # The codes that can't be sent fail here, before anything else is closed.
+        encode_method(0, spec.Connection.Close(reply_code, reply_text, 0, 0))
         opened = self._opened
         if opened:
             self._guard(self._close_timeout, self._on_close_timeout)

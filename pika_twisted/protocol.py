@@ -271,6 +271,7 @@ class TwistedProtocolConnection(protocol.Protocol):
 
         :returns: `closed`, or where there is none a Deferred like `when_closed()`'s: it fires with
             the reason when the connection has ended
+        :raises TypeError, ShortStringTooLong: a code or text that can't be sent; nothing happens
         """
         self._told_otherwise = True
         # Taken first: a transport may end within close().

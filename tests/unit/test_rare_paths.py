@@ -288,6 +288,31 @@ def test_closing_twice_and_with_a_code_that_can_t_be(session: Session) -> None:
     session.peer.expect_none()
 
 
+@pytest.mark.parametrize("channels", [0, 1])
+@pytest.mark.parametrize(
+    ("code", "text", "words"),
+    [
+        (70_000, "done", "reply_code=70000"),
+        ("200", "done", "reply_code='200'"),
+        (None, "done", "reply_code=None"),
+        (200, None, "reply_text=None"),
+        (200, "\ud800", "reply_text="),
+        (200, "x" * 256, "reply_text: a string of 256 octets"),
+    ],
+)
+def test_closing_the_connection_with_what_can_t_be_sent(
+    session: Session, channels: int, code: Any, text: Any, words: str
+) -> None:
+    protocol = session.open()
+    opened = [session.channel() for _ in range(channels)]
+    session.peer.forget()
+    with pytest.raises((TypeError, exceptions.ShortStringTooLong), match=words):
+        protocol.close(code, text)
+    session.turn(11)  # longer than close_timeout
+    assert protocol.is_open and all(channel.is_open for channel in opened)
+    session.peer.expect_none()
+
+
 def test_pika_s_channel_below_says_why_it_is_gone(session: Session) -> None:
     channel = session.channel()
     below = channel._channel
