@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,8 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         self._reactor: Any = custom_reactor
         self._transport: Any = None
         self._guard_timer: _TimerHandle | None = None
+        # The callbacks of secrets under way. pika would call all of them at the first answer.
+        self._secrets: deque[Callable[..., Any] | None] = deque()
         self.past = PastChannels()
         self.close_reason: Exception | None = None
         self.is_blocked = False
@@ -281,6 +284,20 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
                 )
         channel: Channel = super().channel(channel_number, on_open_callback)
         return channel
+
+    def update_secret(
+        self, new_secret: str, reason: str, callback: Callable[..., Any] | None = None
+    ) -> None:
+        """See pika.connection.Connection.update_secret; each call gets its own answer, in order."""
+        encode_method(0, spec.Connection.UpdateSecret(new_secret, reason))
+        if self.is_open:  # else pika raises
+            self._secrets.append(callback)
+        super().update_secret(new_secret, reason, self._on_secret_updated)
+
+    def _on_secret_updated(self, method_frame: frame.Method[Any]) -> None:
+        callback = self._secrets.popleft()
+        if callback is not None:
+            callback(method_frame)
 
     def _create_channel(
         self, channel_number: int, on_open_callback: Callable[..., Any] | None

@@ -288,6 +288,25 @@ def test_closing_twice_and_with_a_code_that_can_t_be(session: Session) -> None:
     session.peer.expect_none()
 
 
+def test_each_secret_has_its_own_answer(session: Session) -> None:
+    protocol = session.open()
+    first, second = (watch(protocol.update_secret(each, "expiry")) for each in "ab")
+    session.peer.send(0, spec.Connection.UpdateSecretOk())
+    first.result()
+    assert second.pending
+    session.peer.send(0, spec.Connection.UpdateSecretOk())
+    second.result()
+    assert protocol.is_open
+
+
+@pytest.mark.parametrize("wrong", [(None, "expiry"), ("token", 5)])
+def test_a_secret_that_can_t_be_sent(session: Session, wrong: Any) -> None:
+    protocol = session.open()
+    call(protocol.update_secret, *wrong).failure(TypeError)
+    session.peer.expect_none()
+    assert not protocol._impl._awaits_broker()  # else a full queue would pause nothing any more
+
+
 @pytest.mark.parametrize("channels", [0, 1])
 @pytest.mark.parametrize(
     ("code", "text", "words"),
