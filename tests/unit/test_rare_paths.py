@@ -299,10 +299,11 @@ def test_each_secret_has_its_own_answer(session: Session) -> None:
     assert protocol.is_open
 
 
-@pytest.mark.parametrize("wrong", [(None, "expiry"), ("token", 5)])
+@pytest.mark.parametrize("wrong", [("token\ud800", "expiry"), (None, "expiry"), ("token", 5)])
 def test_a_secret_that_can_t_be_sent(session: Session, wrong: Any) -> None:
     protocol = session.open()
-    call(protocol.update_secret, *wrong).failure(TypeError)
+    refused = call(protocol.update_secret, *wrong).failure(TypeError)
+    assert "token" not in str(refused)
     session.peer.expect_none()
     assert not protocol._impl._awaits_broker()  # else a full queue would pause nothing any more
 
