@@ -110,7 +110,9 @@ class Ledger:
     def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool:
         """Acknowledge, at once or with others."""
         tag: Any = delivery_tag
-        if tag == self._low and not multiple and self.batch > 1 and self._encoder.open:
+        # True and 1.0 equal 1, and are refused only by the encoder: here, not when the batch ends.
+        usual = tag == self._low and type(tag) is int and not multiple
+        if usual and self.batch > 1 and self._encoder.open:
             self._end = tag
             self._low = tag + 1
             if self._beyond:

@@ -304,6 +304,21 @@ def test_batching_has_to_be_asked_for_in_time(session: Session) -> None:
     assert channel.ack_batching == 1
 
 
+@pytest.mark.parametrize("tag", [True, 1.0])
+def test_a_tag_that_only_equals_a_number_is_refused_at_the_call(session: Session, tag: Any) -> None:
+    channel = session.channel()
+    channel.ack_batching = True
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"x")
+    with pytest.raises(TypeError, match="delivery_tag must be an int"):
+        channel.basic_ack(tag)
+    session.turn()
+    session.peer.expect_none(spec.Basic.Ack)
+    take(queue, 1)[0].ack()
+    session.turn()
+    assert session.peer.expect(spec.Basic.Ack).method.delivery_tag == 1
+
+
 def test_what_it_is_stays_what_it_was(session: Session) -> None:
     channel = session.channel()
     queue = session.consumer(channel)
