@@ -325,14 +325,20 @@ class TwistedProtocolConnection(protocol.Protocol):
                 self._on_ready_settled(self)
 
     def _on_ready_settled(self, result: Any) -> Any:
-        """Remember what `ready` came to and tell whoever waits for it."""
+        """Look at what `ready` came to."""
+        if self._close_reason is not None:
+            return result  # connectionReady() was still at work when the connection ended
+        self._tell_ready_waiters(result)
+        if isinstance(result, Failure) and result.check(defer.CancelledError):
+            self._drop()  # while connectionReady() was still at work
+        return result
+
+    def _tell_ready_waiters(self, result: Any) -> None:
+        """Remember a result for `when_ready()`, and tell whoever waits for it."""
         self._ready_result = (result,)
         waiters, self._ready_waiters = self._ready_waiters, OrderedSet()
         for waiter in waiters:
             waiter.callback(_fresh(result))
-        if isinstance(result, Failure) and result.check(defer.CancelledError):
-            self._drop()  # while connectionReady() was still at work
-        return result
 
     def _on_ready_cancelled(self, _ready: defer.Deferred[Any]) -> None:
         self.ready = None
@@ -375,7 +381,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         for waiter in (*([closed] if closed is not None else ()), *waiters):
             if not waiter.called:
                 waiter.callback(value)
-        self._on_ready_settled(Failure(as_exception(value)))
+        self._tell_ready_waiters(Failure(as_exception(value)))
 
 
 def _fresh(result: Any) -> Any:

@@ -559,6 +559,25 @@ def test_cancelling_ready_while_connection_ready_is_at_work(session: Session) ->
     assert not session.transport.connected
 
 
+def test_a_connection_lost_while_connection_ready_is_at_work(session: Session) -> None:
+    setting_up: defer.Deferred[Any] = defer.Deferred()
+
+    def factory(parameters: Any, reactor: Any) -> Any:
+        protocol = session.adapter.connection(parameters, reactor)
+        protocol.connectionReady = lambda: setting_up
+        return protocol
+
+    protocol = session.connect(factory=factory)
+    waiting = watch(protocol.when_ready())
+    session.peer.start()
+    session.peer.tune(heartbeat=0)
+    session.peer.open_ok()
+    session.lose()
+    waiting.failure(exceptions.StreamLostError)
+    setting_up.callback(protocol)
+    watch(protocol.when_ready()).failure(exceptions.StreamLostError)
+
+
 @pytest.mark.parametrize("by", ["client", "broker", "channel"])
 def test_a_waiting_iteration_ends_after_our_own_cancel_only(session: Session, by: str) -> None:
     channel = session.channel()
