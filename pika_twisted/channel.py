@@ -572,14 +572,18 @@ class TwistedChannel(Topology, Settling):
         def abandon(_: Any) -> None:
             self._leave_get(get)
 
+        # Registered before it is written: a transport may answer within write().
+        self._gets.append(get)
+        deferred: defer.Deferred[Any] = defer.Deferred(abandon)
+        get.deferred = self._basic_get_deferred = deferred
         try:
             self._channel.basic_get(queue=queue, auto_ack=auto_ack, callback=got)
         except Exception:
+            self._gets.remove(get)
+            self._leave_get(get)
             return defer.fail()
-        self._gets.append(get)
         self._has_received = True
-        get.deferred = self._basic_get_deferred = defer.Deferred(abandon)
-        return get.deferred
+        return deferred
 
     def _leave_get(self, get: _Get) -> defer.Deferred[Any] | None:
         """Free the slot of a get that is answered or cancelled; its Deferred if it still waits."""

@@ -149,16 +149,17 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if self._blocking:
             self._blocked.append([method, callback, acceptable_replies, encoded])
             return
-        self.connection._output_marshaled_frames([encoded])
-        self.connection.gate.resume()
-        if isinstance(method, spec.Confirm.Select) and self._on_select_sent is not None:
-            self._on_select_sent()
+        # First all that is there for the answer: a transport may give it within write().
         for reply in acceptable_replies or ():
             self._blocking = method.NAME
             kind, arguments = reply if isinstance(reply, tuple) else (reply, None)
             for call in (self._on_synchronous_complete, callback):
                 if call is not None:
                     self.callbacks.add(self.channel_number, kind, call, arguments=arguments)
+        if isinstance(method, spec.Confirm.Select) and self._on_select_sent is not None:
+            self._on_select_sent()
+        self.connection._output_marshaled_frames([encoded])
+        self.connection.gate.resume()
 
     def _set_state(self, connection_state: int) -> None:
         super()._set_state(connection_state)
@@ -217,9 +218,9 @@ class Channel(PikaChannel):  # type: ignore[misc]
         validators.require_callback(callback)
         self._raise_if_not_open()
         get = encode_method(self.channel_number, spec.Basic.Get(queue=queue, no_ack=auto_ack))
+        self._gets.append(callback)
         self.connection._output_marshaled_frames([get])
         self.connection.gate.resume()
-        self._gets.append(callback)
 
     def basic_qos(
         self,

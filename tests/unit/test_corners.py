@@ -156,6 +156,33 @@ def test_octets_that_arrive_inside_a_callback_wait_for_their_turn(session: Sessi
     assert taken == [b"1", b"2", b"3", b"4"]
 
 
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        (lambda channel: channel.queue_declare("q"), spec.Queue.DeclareOk("q", 0, 0)),
+        (lambda channel: channel.basic_get("q"), spec.Basic.GetEmpty()),
+        (lambda channel: channel.basic_consume("q", consumer_tag="t"), spec.Basic.ConsumeOk("t")),
+        (lambda channel: channel.confirm_delivery(), spec.Confirm.SelectOk()),
+    ],
+    ids=["declare", "get", "consume", "select"],
+)
+def test_an_answer_that_comes_within_the_write(session: Session, ask: Any, answer: Any) -> None:
+    channel = session.channel()
+    write = session.transport.write
+
+    def write_and_answer(octets: bytes) -> None:
+        session.transport.write = write  # type: ignore[method-assign]
+        write(octets)
+        session.peer.send(channel, answer)
+
+    session.transport.write = write_and_answer  # type: ignore[method-assign]
+    asking = watch(ask(channel))
+    asking.result()
+    following = watch(channel.queue_purge("q"))
+    session.peer.send(channel, spec.Queue.PurgeOk(0))
+    following.result()
+
+
 def test_a_channel_opened_while_another_one_closes(session: Session) -> None:
     """The number is free again when the close handlers run."""
     protocol = session.open()
