@@ -15,7 +15,11 @@ def guarded(callback: Callable[..., Any], what: str) -> Callable[..., None]:
 
     Through pika's callback manager it would skip the callbacks behind it, leave `dataReceived` and
     cost the connection. `what` names the callback in the log.
+
+    :raises TypeError: it can't be called
     """
+    if not callable(callback):
+        raise TypeError(f"the {what} is called; {callback!r} can't be")
 
     def call(*args: Any, **kwargs: Any) -> None:
         try:

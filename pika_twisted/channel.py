@@ -192,6 +192,8 @@ class TwistedChannel(Topology, Settling):
         first. Watching takes nothing away from anybody: a watched Basic.GetOk, say, still ends the
         `basic_get()` it answers.
         """
+        if not isinstance(deferred, defer.Deferred):
+            raise TypeError(f"deferred must be a Deferred, not {deferred!r}")
         replies = list(replies)
 
         def fire(method_frame: frame.Method[Any]) -> None:

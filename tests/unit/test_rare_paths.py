@@ -308,6 +308,24 @@ def test_a_secret_that_can_t_be_sent(session: Session, wrong: Any) -> None:
     assert not protocol._impl._awaits_broker()  # else a full queue would pause nothing any more
 
 
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda channel: channel.callback_deferred(None, [spec.Basic.GetEmpty]),
+        lambda channel: channel.add_callback(None, [spec.Basic.GetEmpty]),
+        lambda channel: channel.add_on_close_callback(None),
+        lambda channel: channel.add_on_flow_callback(None),
+        lambda channel: channel.add_on_return_callback(None),
+    ],
+)
+def test_a_callback_that_is_none_is_refused(session: Session, add: Any) -> None:
+    channel = session.channel()
+    with pytest.raises(TypeError, match="None"):
+        add(channel)
+    session.peer.send(channel, spec.Basic.GetEmpty())
+    assert session.protocol.is_open
+
+
 @pytest.mark.parametrize("channels", [0, 1])
 @pytest.mark.parametrize(
     ("code", "text", "words"),
