@@ -426,6 +426,7 @@ class TwistedChannel(Topology, Settling):
             consumer.consumer_tag = method_frame.method.consumer_tag
             consumer.queue_name = queue or self._last_declared
             if consumer.abandoned:
+                consumer.ledger = self._ledger  # what still comes needs no ack, or is given back
                 self._cancel_consumer(consumer)
             else:
                 self._add_consumer(consumer)

@@ -293,6 +293,30 @@ def test_batching_covers_all_consumers_and_gets_of_the_channel(session: Session)
     session.peer.expect_none()
 
 
+@pytest.mark.parametrize("auto_ack", [False, True])
+def test_what_comes_for_an_abandoned_consumer_leaves_no_gap(
+    session: Session, auto_ack: bool
+) -> None:
+    channel = session.channel()
+    channel.ack_batching = True
+    queue = session.consumer(channel)
+    consuming = channel.basic_consume("other", auto_ack=auto_ack, consumer_tag="u")
+    watch(consuming)
+    consuming.cancel()
+    session.peer.send(channel, spec.Basic.ConsumeOk("u"))
+    session.peer.deliver(channel, "u", b"1", b"2")
+    session.peer.expect(spec.Basic.Cancel)
+    session.peer.send(channel, spec.Basic.CancelOk("u"))
+    session.peer.deliver(channel, "t", b"3", b"4", first=3)
+    session.peer.forget()
+    for message in take(queue, 2):
+        message.ack()
+    session.turn()
+    acked = session.peer.expect(spec.Basic.Ack).method
+    assert (acked.delivery_tag, acked.multiple) == (4, True)
+    assert not channel._ledger._beyond
+
+
 def test_batching_has_to_be_asked_for_in_time(session: Session) -> None:
     channel = session.channel()
     for wrong in (0, -1, False, "5"):
