@@ -39,6 +39,14 @@ def check_seconds(**limits: Any) -> None:
             raise ValueError(f"{name} is not below 0 s, as {value} is")
 
 
+def check_some_seconds(**limits: Any) -> None:
+    """The same where there has to be a limit: None is a TypeError, too."""
+    for name, value in limits.items():
+        if value is None:
+            raise TypeError(f"{name} is a number of seconds, not None")
+    check_seconds(**limits)
+
+
 def check_auto_ack(method: str, auto_ack: Any) -> None:
     """TypeError for a callback, which the other adapters of pika take in its place.
 

@@ -161,7 +161,7 @@ def _short_string(name: str, value: str | bytes) -> bytes:
     else:
         raise TypeError(f"{name} must be str or bytes, not {type(value).__name__}")
     if len(octets) > 255:
-        raise ShortStringTooLong(octets)
+        raise ShortStringTooLong(f"{name}: a string of {len(octets)} octets, 255 is the limit")
     return octets
 
 

@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.internet.task import deferLater
 
 from . import connecting
-from ._arguments import check_seconds
+from ._arguments import check_seconds, check_some_seconds
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
 from .events import EVENTS, Events
@@ -84,11 +84,8 @@ class RecoveringService(Events, ClientService):
         reactor: Any = None,
         **options: Any,
     ) -> None:
-        check_seconds(
-            call_timeout=call_timeout,
-            recovery_timeout=recovery_timeout,
-            drain_timeout=drain_timeout,
-        )
+        check_seconds(call_timeout=call_timeout)
+        check_some_seconds(recovery_timeout=recovery_timeout, drain_timeout=drain_timeout)
         Events.__init__(self)
         if reactor is None:
             from twisted.internet import reactor

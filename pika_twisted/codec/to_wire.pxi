@@ -23,7 +23,7 @@ cdef int get_octets(object value, str name, ShortString* string) except -1:
 cdef inline int get_short_string(object value, str name, ShortString* string) except -1:
     get_octets(value, name, string)
     if string.size > 255:
-        raise ShortStringTooLong(PyBytes_FromStringAndSize(string.at, string.size))
+        raise ShortStringTooLong(f"{name}: a string of {string.size} octets, 255 is the limit")
     return 0
 
 

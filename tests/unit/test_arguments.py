@@ -106,6 +106,9 @@ def test_a_service_is_not_made(name: str) -> None:
         pika_twisted.RecoveringService(PARAMETERS, reactor=clock, **{name: "30"})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"{name} .*-1"):
         pika_twisted.RecoveringService(PARAMETERS, reactor=clock, **{name: -1})  # type: ignore[arg-type]
+    if name != "call_timeout":  # a call may wait for ever
+        with pytest.raises(TypeError, match=f"{name} .*None"):
+            pika_twisted.RecoveringService(PARAMETERS, reactor=clock, **{name: None})  # type: ignore[arg-type]
 
 
 def test_a_callback_where_auto_ack_belongs(session: Session) -> None:
