@@ -104,7 +104,9 @@ def test_wheel(python: str, wheel: Path, folder: Path, tests: list[str]) -> str:
         sys.exit(f"the tests would not run what was installed, but {where}")
     run(environment, "-m", "pip", "check")
     print(run(environment, "-m", "pika_twisted", cwd=outside), end="")
-    output = run(environment, "-m", "pytest", "-q", *tests, cwd=outside)
+    output = run(
+        environment, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *tests, cwd=outside
+    )
     return output.strip().splitlines()[-1]
 
 
