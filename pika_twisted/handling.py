@@ -145,6 +145,7 @@ class Handling:
 
     async def _handle(self, message: ReceivedMessage) -> bool:
         """Whether the handler did its work; settled is the message in any case."""
+        message.channel._is_settled(message)  # asked before the handler may settle it
         while True:
             try:
                 with self._around(message):
@@ -186,6 +187,8 @@ class Handling:
         LOGGER.exception("Handler of %r failed; again in %.1f s", self.queue, pause)
         await self._pause(pause)
         alive = self.running and message.channel.is_open
+        if message.channel._is_settled(message):  # by the handler, before it failed
+            return False
         # Only here does a message keep its place: a quorum queue puts what it gets back at its end
         # (without a delivery limit), and a stream takes nothing back.
         if alive and (self._concurrency == 1 or _is_of_stream(message)):

@@ -103,6 +103,12 @@ class Settling:
             # Its tags are to be skipped one by one; the decoder would hand them out unseen.
             self._channel.deliver_indirectly(consumer.consumer_tag)
 
+    def _is_settled(self, message: Any) -> bool:
+        """Whether a message is settled, by whichever method from the first time this is asked."""
+        tag = message.method.delivery_tag
+        ledger = self._ledger or self._keep_ledger(tag)
+        return ledger.is_settled(tag)
+
     def _settle(self, name: str, message: Any, *arguments: bool) -> None:
         """What a message's `ack()`, `nack()` and `reject()` do."""
         method = message.method

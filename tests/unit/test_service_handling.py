@@ -170,6 +170,30 @@ def test_a_handler_may_settle_by_itself(session: Session) -> None:
     assert channel.is_open
 
 
+@pytest.mark.parametrize("by", ["message", "channel"])
+def test_a_handler_that_settles_and_then_fails_is_not_called_again(
+    session: Session, by: str
+) -> None:
+    channel = session.channel()
+    seen: list[Any] = []
+
+    def handler(message: Any) -> None:
+        seen.append(message.body)
+        if by == "message":
+            message.ack()
+        else:
+            channel.basic_ack(message.method.delivery_tag)
+        if message.body == b"bad":
+            raise RuntimeError("no")
+
+    handling = start(session, channel, handler)
+    session.peer.deliver(channel, "t", b"bad", b"good")
+    session.turn(1)
+    assert seen == [b"bad", b"good"]
+    assert settled(session) == [("ack", 1), ("ack", 2)]
+    assert (handling.handled, handling.failed) == (1, 1)
+
+
 def test_time_outs(session: Session) -> None:
     channel = session.channel()
     cancelled: list[Any] = []
