@@ -218,10 +218,14 @@ class Handling:
         return self.channel.basic_cancel(self.consumer_tag)
 
     def _let_finish(self, _result: Any) -> None:
+        self._give_back()
+        self._check_ended(None)
+
+    def _give_back(self) -> None:
+        """What none has begun goes back into its queue."""
         if self._messages is not None:
             for message in self._messages.drain():
                 _settle(message.nack)
-        self._check_ended(None)
 
     def _hurry(self) -> None:
         self._hurried = True
@@ -239,6 +243,8 @@ class Handling:
         if self._workers or self._ended is not None:
             return
         self._ended = (None if self._stopping else why,)
+        if self.channel.is_open:  # the broker cancelled the consumer: it still counts them as ours
+            self._give_back()
         waiters, self._waiters = self._waiters, OrderedSet()
         for waiter in waiters:
             self._tell(waiter)

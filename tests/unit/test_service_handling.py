@@ -283,6 +283,22 @@ def test_the_broker_cancels(session: Session) -> None:
     ended.failure(exceptions.ConsumerCancelled)
 
 
+def test_what_waits_when_the_broker_cancels_goes_back(session: Session) -> None:
+    channel = session.channel()
+    waiting: list[defer.Deferred[None]] = []
+
+    def handler(message: Any) -> defer.Deferred[None]:
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    handling = start(session, channel, handler)
+    session.peer.deliver(channel, "t", b"1", b"2", b"3")
+    session.peer.send(channel, spec.Basic.Cancel("t", True))
+    waiting[0].callback(None)
+    watch(handling.when_stopped()).failure(exceptions.ConsumerCancelled)
+    assert settled(session) == [("ack", 1), ("requeue", 2), ("requeue", 3)]
+
+
 def test_around_each_message(session: Session) -> None:
     channel = session.channel()
     seen: list[str] = []
