@@ -108,7 +108,9 @@ class Handling:
         :param deadline: seconds after which those still at work are cancelled and their messages
             go back into the queue; None to wait for as long as they take
         :returns: a Deferred that fires with None when everything is settled
+        :raises TypeError, ValueError: the deadline is no number, or below 0; nothing is stopped
         """
+        check_seconds(deadline=deadline)
         done: defer.Deferred[None] = defer.Deferred()
         self.when_stopped().addBoth(lambda _: done.callback(None))
         if self.running:

@@ -247,6 +247,18 @@ def test_stopping_by_a_deadline(session: Session) -> None:
     assert settled(session) == [("requeue", 2), ("requeue", 1)]
 
 
+@pytest.mark.parametrize(("deadline", "error"), [("3", TypeError), (-1, ValueError)])
+def test_a_deadline_that_can_t_be_stops_nothing(
+    session: Session, deadline: Any, error: type[Exception]
+) -> None:
+    channel = session.channel()
+    handling = start(session, channel, plain)
+    with pytest.raises(error, match="deadline"):
+        handling.stop(deadline)
+    assert handling.running
+    session.peer.expect_none()
+
+
 def test_stopping_while_it_pauses(session: Session) -> None:
     channel = session.channel()
 
