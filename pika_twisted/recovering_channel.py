@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 
 from ._arguments import check_ack_delay, check_auto_ack
 from ._containers import OrderedSet
+from ._guard import guarded
 from ._reasons import fresh_exception
 from .connecting import maybe_await
 from .losses import GoneEncoder, NotConnected, is_loss
@@ -314,13 +315,14 @@ class RecoveringChannel(Topology):
 
     def add_on_return_callback(self, callback: Callable[[Any], Any]) -> None:
         """As `TwistedChannel.add_on_return_callback()`, on every connection."""
-        self._return_callbacks.append(callback)
+        call = guarded(callback, "return callback")
+        self._return_callbacks.append(call)
         if self.is_open:
-            self.current.add_on_return_callback(callback)
+            self.current.add_on_return_callback(call)
 
     def add_on_close_callback(self, callback: Callable[[Any, BaseException], Any]) -> None:
         """Call `callback(channel, reason)` each time the TwistedChannel in use is lost."""
-        self._close_callbacks.append(callback)
+        self._close_callbacks.append(guarded(callback, "channel close callback"))
 
     # Opening, losing, closing
 

@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import eventAsText, globalLogPublisher
 
 from tests.support import wire
-from tests.support.outcome import watch
+from tests.support.outcome import TwistedLog, watch
 from tests.support.service import World, settled
 
 
@@ -320,6 +320,34 @@ def test_a_channel_whose_setup_fails_is_not_left_open(world: World) -> None:
         world.broker.run(1)
     assert world.told.count("recovery failed") > 3
     assert world.service.stats().connection.channels == 0
+
+
+def test_a_close_callback_that_raises_keeps_no_channel_closed(
+    world: World, twisted_log: TwistedLog
+) -> None:
+    told: list[str] = []
+
+    def callback(channel: Any, reason: BaseException) -> None:
+        if not told:
+            raise LookupError("no")
+
+    channel = started(world)
+    channel.add_on_close_callback(callback)
+    channel.add_on_close_callback(lambda *_: told.append("the second"))
+    world.broker.peer.close_channel(channel.current, 406, "PRECONDITION_FAILED")
+    world.broker.run(0.1)
+    assert channel.is_open and told == ["the second"]
+    twisted_log.flush(LookupError)
+
+
+def test_a_callback_that_is_none_is_refused_without_a_channel_too(world: World) -> None:
+    channel = world.service.channel()
+    with pytest.raises(TypeError, match="return callback .* None"):
+        channel.add_on_return_callback(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="close callback .* None"):
+        channel.add_on_close_callback(None)  # type: ignore[arg-type]
+    world.start()
+    assert channel.is_open
 
 
 def test_a_channel_that_is_closed_while_it_is_opened(world: World) -> None:
