@@ -342,9 +342,9 @@ def test_a_close_callback_that_raises_keeps_no_channel_closed(
 
 def test_a_callback_that_is_none_is_refused_without_a_channel_too(world: World) -> None:
     channel = world.service.channel()
-    with pytest.raises(TypeError, match="return callback .* None"):
+    with pytest.raises(TypeError, match=r"return callback .* None"):
         channel.add_on_return_callback(None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="close callback .* None"):
+    with pytest.raises(TypeError, match=r"close callback .* None"):
         channel.add_on_close_callback(None)  # type: ignore[arg-type]
     world.start()
     assert channel.is_open
