@@ -165,7 +165,9 @@ class Handling:
 
     async def _call(self, message: ReceivedMessage) -> None:
         result = self._handler(message)
-        if iscoroutine(result):
+        if result is not None and asyncio.isfuture(result):
+            result = defer.Deferred.fromFuture(result)
+        elif iscoroutine(result):
             if self._timeout is None:
                 await result
                 return
@@ -281,8 +283,8 @@ def consume(
     the same message again after the pause, instead of requeueing it behind others.
 
     :param channel: a TwistedChannel, or a service's; no other consumer should be on it
-    :param handler: an `async def`, a function that returns a Deferred (inlineCallbacks), or a plain
-        function
+    :param handler: an `async def`, a function that returns a Deferred (inlineCallbacks) or, with
+        Twisted's asyncio reactor, a Future, or a plain function
     :param prefetch_count: how many messages may wait here; by default twice the concurrency, at
         least 20
     :param on_error: "requeue", after a pause of 0.1 s that doubles to 30 s while handlers keep

@@ -410,6 +410,28 @@ def test_a_handler_that_waits_for_asyncio_may_take_too_long(
     assert (handling.running, handling.failed) == (True, 2)
 
 
+def test_a_future_of_asyncio_is_waited_for(
+    session: Session, loop: asyncio.AbstractEventLoop
+) -> None:
+    channel = session.channel()
+    futures: list[asyncio.Future[None]] = []
+
+    def handler(message: Any) -> asyncio.Future[None]:
+        futures.append(loop.create_future())
+        return futures[-1]
+
+    start(session, channel, handler, timeout=5, on_error="dead-letter")
+    session.peer.deliver(channel, "t", b"x", b"y")
+    assert settled(session) == []
+    futures[0].set_result(None)
+    run_once(loop)
+    assert settled(session) == [("ack", 1)]
+    session.clock.advance(5)
+    run_once(loop)
+    assert settled(session) == [("drop", 2)]
+    assert futures[1].cancelled()
+
+
 def test_a_handler_that_waits_for_asyncio_is_stopped_by_a_deadline(
     session: Session, loop: asyncio.AbstractEventLoop
 ) -> None:
