@@ -159,11 +159,14 @@ class TwistedChannel(Topology, Settling):
             if not inner.called:
                 inner.callback(args[0] if len(args) == 1 else args)
 
+        # Kept before it is written: the connection may be lost within write().
+        outer = self._answer_to(inner, defer.Deferred())
         try:
             getattr(self._channel, name)(callback=answered, **arguments)
         except Exception:
+            self._calls.discard(inner)
             return defer.fail()
-        return self._answer_to(inner, defer.Deferred())
+        return outer
 
     def _answer_to(
         self, inner: defer.Deferred[Any], outer: defer.Deferred[Any]
@@ -435,6 +438,7 @@ class TwistedChannel(Topology, Settling):
         def abandon(_outer: defer.Deferred[Any]) -> None:
             consumer.abandoned = True
 
+        outer = self._answer_to(inner, defer.Deferred(abandon))
         try:
             self._channel.basic_consume(
                 queue=queue,
@@ -446,9 +450,10 @@ class TwistedChannel(Topology, Settling):
                 callback=consuming,
             )
         except Exception:
+            self._calls.discard(inner)
             return defer.fail()
         self._has_received = True
-        return self._answer_to(inner, defer.Deferred(abandon))
+        return outer
 
     def _add_consumer(self, consumer: Consumer) -> None:
         tag = consumer.consumer_tag

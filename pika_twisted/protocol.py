@@ -238,11 +238,12 @@ class TwistedProtocolConnection(protocol.Protocol):
             if not deferred.called:
                 deferred.callback(method_frame)
 
+        self._calls.add(deferred)
         try:
             self._impl.update_secret(new_secret, reason, updated)
         except Exception:
+            self._calls.discard(deferred)
             return defer.fail()
-        self._calls.add(deferred)
         return deferred
 
     def add_on_connection_blocked_callback(

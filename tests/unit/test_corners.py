@@ -183,6 +183,24 @@ def test_an_answer_that_comes_within_the_write(session: Session, ask: Any, answe
     following.result()
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda channel, _: channel.queue_declare("q"),
+        lambda channel, _: channel.basic_get("q"),
+        lambda channel, _: channel.basic_consume("q"),
+        lambda channel, _: channel.confirm_delivery(),
+        lambda _, protocol: protocol.channel(),
+        lambda _, protocol: protocol.update_secret("token", "expiry"),
+    ],
+    ids=["declare", "get", "consume", "select", "channel", "secret"],
+)
+def test_a_connection_lost_within_the_write(session: Session, ask: Any) -> None:
+    channel = session.channel()
+    session.transport.write = lambda _octets: session.lose()  # type: ignore[method-assign]
+    watch(ask(channel, session.protocol)).failure(exceptions.AMQPError)
+
+
 def test_a_channel_opened_while_another_one_closes(session: Session) -> None:
     """The number is free again when the close handlers run."""
     protocol = session.open()
