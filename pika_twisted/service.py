@@ -117,6 +117,8 @@ class RecoveringService(Events, ClientService):
         self._shutdown_trigger: Any = None
         # Made once, so that a wrong argument fails here and not in each attempt.
         self._places = places(target, parameters, tls, reactor)
+        if protocol is TwistedProtocolConnection:
+            protocol(None, reactor, **self._options)
         self._name = ", ".join(map(str, self._places))
         ClientService.__init__(
             self,

@@ -310,6 +310,14 @@ def test_a_channel_that_the_broker_closes_while_it_is_set_up(world: World) -> No
     assert channel.is_open
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("max_size", 1), ("max_message_size", "1M"), ("handshake_timeout", "5")]
+)
+def test_an_option_that_can_t_be_fails_at_once(name: str, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=name):
+        World(**{name: wrong})
+
+
 def test_a_channel_whose_setup_fails_is_not_left_open(world: World) -> None:
     def setup(channel: Any) -> None:
         raise LookupError("no")
