@@ -98,6 +98,9 @@ class AutoAcknowledged(ReceivedMessage):
 
     reject = nack
 
+    def __copy__(self) -> AutoAcknowledged:
+        return self  # __reduce__() would give one that can be acknowledged
+
     def __reduce__(self) -> Any:
         return ReceivedMessage, tuple(self)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 import subprocess
@@ -461,6 +462,16 @@ def test_a_message_of_an_auto_ack_get_is_pickled_as_a_message(session: Session) 
     kind, fields = message.__reduce__()
     assert kind is pika_twisted.ReceivedMessage
     assert pickle.loads(pickle.dumps(kind(None, *fields[1:]))).body == b"body"
+
+
+def test_the_copy_of_a_message_of_an_auto_ack_get_can_t_be_acknowledged(session: Session) -> None:
+    channel = session.channel()
+    getting = watch(channel.basic_get("q", auto_ack=True))
+    session.peer.get_ok(channel, b"x")
+    session.peer.forget()
+    with pytest.raises(pika_twisted.AlreadySettled):
+        copy.copy(getting.result()).ack()
+    session.peer.expect_none()
 
 
 def test_a_queue_that_bounds_those_who_wait() -> None:
