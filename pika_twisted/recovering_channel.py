@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -397,7 +398,7 @@ class RecoveringChannel(Topology):
                 try:
                     await attempt(*arguments)
                     return
-                except Exception as why:
+                except (Exception, asyncio.CancelledError) as why:
                     if self._closed is not None:  # it was cancelled by the end of the service
                         return
                     self.service.tell("recovery failed", why)

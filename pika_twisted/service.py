@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -355,7 +356,7 @@ class RecoveringService(Events, ClientService):
             async def open_first() -> None:
                 try:
                     await channel.recover_on(connection)
-                except Exception as why:
+                except (Exception, asyncio.CancelledError) as why:
                     # Else it was cancelled by the end of the service.
                     wanted = channel._closed is None
                     if wanted and connection is self.connection and connection.is_open:

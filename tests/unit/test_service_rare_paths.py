@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -356,6 +357,20 @@ def test_a_callback_that_is_none_is_refused_without_a_channel_too(world: World) 
         channel.add_on_close_callback(None)  # type: ignore[arg-type]
     world.start()
     assert channel.is_open
+
+
+def test_a_setup_whose_asyncio_task_is_cancelled_is_tried_again(world: World) -> None:
+    failures: list[Any] = [asyncio.CancelledError()] * 3
+
+    async def setup(channel: Any) -> None:
+        if failures:
+            raise failures.pop()
+
+    world.start()
+    channel = world.service.channel(setup=setup)
+    for _ in range(10):
+        world.broker.run(1)
+    assert channel.is_open and world.told.count("recovery failed") == 3
 
 
 def test_a_channel_that_is_closed_while_it_is_opened(world: World) -> None:
