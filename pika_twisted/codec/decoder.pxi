@@ -285,6 +285,8 @@ cdef class FrameDecoder:
         self.carried = 0  # the octets stay where they are until the next frame is carried
         self.started = True
         payload[0] = self.carry + HEAD_SIZE
+        if self.frame_type == BODY_FRAME and self.body_channel.forgotten:
+            self.check_body()  # its channel went while the frame was carried
         return self.check_end(self.carry[HEAD_SIZE + self.frame_size])
 
     cdef int check_protocol_header(self) except -1:
@@ -562,8 +564,6 @@ cdef class FrameDecoder:
     # -- bodies
 
     cdef object read_body_frame(self, octets payload):
-        if self.body_channel.forgotten:
-            self.check_body()  # its channel went while the frame was carried
         cdef ChannelState state = self.body_channel
         cdef bint direct = state.subscription is not None or state.swallowed
         state.missing -= self.frame_size

@@ -123,6 +123,17 @@ def test_forget_channel(codec: Any, begun: bytes) -> None:
     assert drain(direct.decoder, wire.body_frame(1, b"rest")) == [shape.of_error(505)]
 
 
+@pytest.mark.parametrize("end", [b"\xce", b"?"])
+def test_forget_channel_while_a_body_frame_is_carried(codec: Any, end: bytes) -> None:
+    """Nobody takes the content: its frames are kept whole. Its place is judged before its end."""
+    decoder = Direct(codec).decoder
+    begun = wire.method_frame(1, wire.deliver()) + wire.raw_header(1, 5)
+    body = wire.body_frame(1, b"abcde")[:-1] + end
+    assert len(drain(decoder, begun + body[:9])) == 2
+    decoder.forget_channel(1)
+    assert drain(decoder, body[9:]) == [shape.of_error(505)]
+
+
 def test_forget_channel_in_the_middle_of_a_frame(codec: Any) -> None:
     """The rest of a body frame that was begun is of a content that is no more."""
     direct = Direct(codec, (1, "ct"))
