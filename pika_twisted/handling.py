@@ -35,6 +35,9 @@ DEAD_LETTER = "dead-letter"
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
 
+#: Seconds that handlers have for cleaning up when `stop()` has cancelled them at its deadline.
+LAST_RESPITE = 1.0
+
 #: The consumer has ended, by our cancel or by the broker.
 _ENDED = (pika_exceptions.ConsumerCancelled, pika_exceptions.AMQPError)
 #: A handler was cancelled. asyncio's error, which is no Exception, comes out of what
@@ -106,8 +109,10 @@ class Handling:
         """Take no more messages, let the handlers at work finish, give back what none has begun.
 
         :param deadline: seconds after which those still at work are cancelled and their messages
-            go back into the queue; None to wait for as long as they take
-        :returns: a Deferred that fires with None when everything is settled
+            go back into the queue; None to wait for as long as they take. A handler that goes on
+            1 s after that is waited for no longer: its message stays unsettled, to be delivered
+            again once the channel is closed
+        :returns: a Deferred that fires with None when everything else is settled
         :raises TypeError, ValueError: the deadline is no number, or below 0; nothing is stopped
         """
         check_seconds(deadline=deadline)
@@ -118,8 +123,8 @@ class Handling:
             self._cut_pauses()
             self._cancel_consumer().addBoth(self._let_finish)
         if deadline is not None and self._ended is None:
-            hurry = self._reactor.callLater(deadline, self._hurry)
-            done.addBoth(lambda _: hurry.cancel() if hurry.active() else None)
+            for wait, then in ((deadline, self._hurry), (deadline + LAST_RESPITE, self._give_up)):
+                done.addBoth(_stop_timer, self._reactor.callLater(wait, then))
         return done
 
     # Inside
@@ -236,6 +241,18 @@ class Handling:
         for worker in list(self._workers):
             worker.cancel()
 
+    def _give_up(self) -> None:
+        """Handlers that go on although they were cancelled hold up nobody any longer."""
+        LOGGER.warning(
+            "%d handler(s) of %r, %r, go on although they were cancelled at the deadline; "
+            "their messages stay unsettled and will be delivered again",
+            len(self._workers),
+            self.queue,
+            self._handler,
+        )
+        self._workers = OrderedSet()
+        self._check_ended(None)
+
     def _on_worker_done(self, result: Any, worker: Any) -> None:
         self._workers.discard(worker)
         failed = isinstance(result, Failure)
@@ -345,6 +362,11 @@ def _settle(settle: Callable[..., None], *arguments: Any) -> None:
         pass
     except pika_exceptions.ChannelWrongStateError as error:
         LOGGER.info("A message could not be settled and will be delivered again: %s", error)
+
+
+def _stop_timer(_result: Any, timer: Any) -> None:
+    if timer.active():
+        timer.cancel()
 
 
 def _is_of_stream(message: ReceivedMessage) -> bool:

@@ -247,6 +247,38 @@ def test_stopping_by_a_deadline(session: Session) -> None:
     assert settled(session) == [("requeue", 2), ("requeue", 1)]
 
 
+def test_stopping_gives_up_on_a_handler_that_goes_on(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "pika_twisted")
+    channel = session.channel()
+    endless: defer.Deferred[None] = defer.Deferred(lambda _: endless.callback(None))
+    end: defer.Deferred[None] = defer.Deferred()
+
+    async def swallows(message: Any) -> None:
+        if message.body == b"heeds":
+            await defer.Deferred()
+        await endless
+        await end
+
+    handling = start(session, channel, swallows, concurrency=2)
+    session.peer.deliver(channel, "t", b"swallows", b"heeds", b"waits")
+    stopped = watch(handling.stop(3))
+    agree_to_cancel(session, channel)
+    session.clock.advance(3)
+    session.clock.advance(0.9)
+    assert stopped.pending
+    session.clock.advance(0.1)
+    assert stopped.result() is None
+    assert settled(session) == [("requeue", 3), ("requeue", 2)]
+    (warning,) = (each.getMessage() for each in caplog.records if "go on" in each.getMessage())
+    assert warning.startswith("1 handler(s) of 'q', ")
+    assert "swallows" in warning
+    end.callback(None)  # it may still settle its message, where the channel is open
+    assert settled(session) == [("ack", 1)]
+    assert watch(handling.when_stopped()).result() is None
+
+
 @pytest.mark.parametrize(("deadline", "error"), [("3", TypeError), (-1, ValueError)])
 def test_a_deadline_that_can_t_be_stops_nothing(
     session: Session, deadline: Any, error: type[Exception]
