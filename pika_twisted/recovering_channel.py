@@ -67,6 +67,8 @@ class RecoveringChannel(Topology):
         if prefetch_count is not None:
             self._qos[False] = {"prefetch_count": prefetch_count}
         self._subscriptions: dict[str, Subscription] = {}
+        #: Consumers that the broker has not agreed to yet, each with who waits for its end.
+        self._starting: dict[Subscription, list[defer.Deferred[None]]] = {}
         self._return_callbacks: list[Callable[[Any], Any]] = []
         self._close_callbacks: list[Callable[[Any, BaseException], Any]] = []
         self._waiters = OrderedSet()
@@ -246,11 +248,20 @@ class RecoveringChannel(Topology):
             arguments,
             self.service.water_marks,
         )
-        return defer.Deferred.fromCoroutine(self._consume(subscription))
+        self._starting[subscription] = []
+
+        def started(result: Any) -> Any:
+            for waiter in self._starting.pop(subscription):
+                waiter.callback(None)
+            return result
+
+        return defer.Deferred.fromCoroutine(self._consume(subscription)).addBoth(started)
 
     async def _consume(self, subscription: Subscription) -> tuple[ClosableDeferredQueue, str]:
         while True:
             channel = await self.when_open(self.call_timeout)
+            if subscription.ended:
+                break
             try:
                 await self._subscribe(channel, subscription)
             except Exception as why:
@@ -259,9 +270,13 @@ class RecoveringChannel(Topology):
                 if channel is self.current:
                     self.current = None
                 continue
-            tag: Any = subscription.consumer_tag
+            break
+        tag: Any = subscription.consumer_tag
+        if subscription.ended:
+            subscription.end()
+        else:
             self._subscriptions[tag] = subscription
-            return subscription.queue, tag
+        return subscription.queue, tag
 
     async def _subscribe(self, channel: Any, subscription: Subscription) -> None:
         name = self.service.recorder.current_name(subscription.queue_name)
@@ -274,7 +289,7 @@ class RecoveringChannel(Topology):
         """Fires when the consumer is cancelled; also while there is no connection."""
         subscription = self._subscriptions.pop(consumer_tag, None)
         if subscription is None:
-            return defer.succeed(None)
+            return self._cancel_starting(consumer_tag)
         subscription.ended = True
         if not self.is_open:
             subscription.end()
@@ -293,6 +308,17 @@ class RecoveringChannel(Topology):
 
         cancelling: defer.Deferred[Any] = self.current.basic_cancel(consumer_tag)
         return cancelling.addCallbacks(cancelled, lost)
+
+    def _cancel_starting(self, consumer_tag: str) -> defer.Deferred[None]:
+        """One that is not there yet is cancelled as soon as it is."""
+        cancelled: defer.Deferred[None] = defer.succeed(None)
+        for subscription, waiters in self._starting.items():
+            if subscription.consumer_tag == consumer_tag:
+                subscription.ended = True
+                if self.is_open:
+                    cancelled = defer.Deferred()
+                    waiters.append(cancelled)
+        return cancelled
 
     def forget(self, subscription: Subscription) -> None:
         """A subscription has ended."""

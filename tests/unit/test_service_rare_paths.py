@@ -176,6 +176,38 @@ def test_cancelled_while_it_is_subscribed_again(world: World) -> None:
     assert (channel.is_open, channel.consumer_tags) == (True, [])
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_cancelled_before_its_consume_is_answered(world: World, lost: bool) -> None:
+    channel = started(world)
+    world.broker.postpone = spec.Basic.Consume
+    consuming = settled(world, channel.basic_consume("q", consumer_tag="t"))
+    cancelling = settled(world, channel.basic_cancel("t"))
+    assert cancelling.pending
+    if lost:
+        world.broker.postpone = None
+        reconnect(world)
+    else:
+        world.broker.catch_up()
+    cancelling.result()
+    queue, tag = consuming.result()
+    assert tag == "t"
+    watch(queue.get()).failure(exceptions.ConsumerCancelled)
+    assert len(world.broker.asked(spec.Basic.Cancel)) == (not lost)
+    reconnect(world)
+    assert (channel.is_open, channel.consumer_tags) == (True, [])
+    assert "Basic.Consume" not in world.broker.said[-1]
+
+
+def test_cancelled_while_its_consume_waits_for_a_connection(world: World) -> None:
+    channel = world.service.channel()
+    consuming = watch(channel.basic_consume("q", consumer_tag="t"))
+    watch(channel.basic_cancel("t")).result()
+    world.start()
+    consuming.result()
+    assert channel.consumer_tags == []
+    assert not world.broker.asked(spec.Basic.Consume)
+
+
 def test_a_cancel_that_the_broker_refuses(world: World) -> None:
     channel = started(world)
     queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
