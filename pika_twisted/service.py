@@ -116,6 +116,9 @@ class RecoveringService(Events, ClientService):
         self._down_since: float | None = None
         self._down_seconds = 0.0
         self._shutdown_trigger: Any = None
+        self._stops = 0  # under way
+        #: Started again while it stops: the publishers and channels that end all the same.
+        self._before_restart: tuple[list[Publisher], list[RecoveringChannel]] | None = None
         # Made once, so that a wrong argument fails here and not in each attempt.
         self._places = places(target, parameters, tls, reactor)
         if protocol is TwistedProtocolConnection:
@@ -269,7 +272,11 @@ class RecoveringService(Events, ClientService):
     # IService
 
     def startService(self) -> None:  # noqa: N802
-        """Connect, and stay connected."""
+        """Connect, and stay connected; while it stops: once it has, with the channels made since."""
+        if self._stops:
+            if self._before_restart is None:
+                self._before_restart = (list(self._publishers), list(self._channels))
+            return
         if not self.running and self.parent is None:
             # Alone, nobody else would stop it in good order. An Application does.
             self._shutdown_trigger = self.reactor.addSystemEventTrigger(
@@ -293,7 +300,17 @@ class RecoveringService(Events, ClientService):
         trigger, self._shutdown_trigger = self._shutdown_trigger, None
         if trigger is not None:
             self.reactor.removeSystemEventTrigger(trigger)
-        return defer.Deferred.fromCoroutine(self._stop())
+        self._before_restart = None
+        self._stops += 1
+
+        def start_again(result: Any) -> Any:
+            self._stops -= 1
+            if not self._stops and self._before_restart is not None:
+                self._before_restart = None
+                self.startService()
+            return result
+
+        return defer.Deferred.fromCoroutine(self._stop()).addBoth(start_again)
 
     async def _stop(self) -> None:
         deadline = self.reactor.seconds() + self.drain_timeout
@@ -304,9 +321,10 @@ class RecoveringService(Events, ClientService):
                 flushing = publisher.flush().addTimeout(left, self.reactor)
                 await flushing.addErrback(lambda _: None)
         stopped = NotConnected("The service is stopped")
-        for publisher in self._publishers:
+        publishers, channels = self._before_restart or (self._publishers, self._channels)
+        for publisher in list(publishers):
             publisher.close(stopped)
-        for channel in list(self._channels):
+        for channel in list(channels):
             channel.shut(stopped)
             self.forget(channel)
         for running in list(self._running):
@@ -351,7 +369,8 @@ class RecoveringService(Events, ClientService):
     def _add_channel(self, channel: RecoveringChannel) -> None:
         self._channels.add(channel)
         connection = self.connection
-        if connection is not None and connection.is_open:
+        restarting = self._before_restart is not None  # the next connection will have it
+        if connection is not None and connection.is_open and not restarting:
 
             async def open_first() -> None:
                 try:

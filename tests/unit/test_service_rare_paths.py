@@ -11,6 +11,7 @@ from twisted.internet import defer, error
 from twisted.internet.task import deferLater
 from twisted.logger import eventAsText, globalLogPublisher
 
+from pika_twisted import NotConnected
 from tests.support import wire
 from tests.support.outcome import TwistedLog, watch
 from tests.support.service import World, settled
@@ -487,6 +488,49 @@ def test_channels_of_before_it_was_stopped_are_not_opened_again(world: World) ->
     assert started(world).is_open
     # One to declare on, and the new one.
     assert world.broker.said[-1].count("Channel.Open") == 2
+
+
+@pytest.mark.parametrize("when", ["it drains", "it closes"])
+def test_started_again_while_it_stops(world: World, when: str) -> None:
+    """As Twisted's ClientService: it stops, and then it starts."""
+    channel = started(world)
+    handling = settled(world, world.service.consume("q", lambda _: defer.Deferred())).result()
+    if when == "it drains":
+        world.broker.peer.deliver(handling.channel.current, handling.consumer_tag, b"x")
+    else:
+        world.broker.postpone = spec.Connection.Close
+    stopped = settled(world, world.service.stopService())
+    world.service.startService()
+    later = world.service.channel()
+    declaring = settled(world, later.queue_declare("later"))
+    assert stopped.pending
+    assert declaring.pending
+    if when == "it drains":
+        world.broker.run(world.service.drain_timeout)
+    else:
+        world.broker.catch_up()
+    stopped.result()
+    world.broker.run()
+    assert world.service.connection is not None
+    assert declaring.result().method.queue == "later"
+    watch(channel.when_open()).failure(NotConnected)
+    assert len(world.broker.peers) == 2
+
+
+def test_stopped_after_it_was_started_again_while_it_stops(world: World) -> None:
+    channel = started(world)
+    stops = [watch(world.service.stopService())]
+    world.service.startService()
+    later = world.service.channel()
+    stops.append(watch(world.service.stopService()))
+    world.broker.run(5)
+    for stopped in stops:
+        stopped.result()
+    world.broker.run(5)
+    assert world.service.connection is None
+    for each in (channel, later):
+        watch(each.when_open()).failure(NotConnected)
+    assert len(world.broker.peers) == 1
 
 
 def test_it_stops_with_its_reactor(world: World) -> None:
