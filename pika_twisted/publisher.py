@@ -30,7 +30,10 @@ _MOST_REFUSALS = 3
 
 
 class PublishTimeout(pika_exceptions.AMQPError, error.TimeoutError):
-    """No confirm in time. The broker may have the message or not."""
+    """No confirm in time. The broker may have the message or not.
+
+    Where a service has no connection then, its text and `__cause__` say why.
+    """
 
     def __init__(self, text: str = "") -> None:
         Exception.__init__(self, text)
@@ -117,6 +120,8 @@ class Publisher:
         self.wait_when_down = False
         self.resend_when_lost = False
         self.recovers = False
+        #: Says why there is no connection, None when there is one.
+        self.why_down: Callable[[], BaseException | None] = lambda: None
         #: How many publishes the broker has confirmed.
         self.confirmed = 0
         #: How many have failed, for whatever reason.
@@ -314,7 +319,13 @@ class Publisher:
         deferred = one.leave()
         if deferred is not None and not deferred.called:
             self.failed += 1
-            deferred.errback(PublishTimeout(f"not confirmed within {limit:g} s"))
+            why = self.why_down()
+            late = PublishTimeout(
+                f"not confirmed within {limit:g} s"
+                + ("" if why is None else f"; there is no connection: {why}")
+            )
+            late.__cause__ = why
+            deferred.errback(late)
         self._check_idle()
 
     def _drop(self, deferred: defer.Deferred[Any]) -> None:

@@ -214,11 +214,19 @@ class RecoveringService(Events, ClientService):
         publisher.wait_when_down = when_down == WAIT
         publisher.resend_when_lost = when_lost == RESEND
         publisher.recovers = True
+        publisher.why_down = self._why_down
         self._publishers.add(publisher)
         channel = RecoveringChannel(self)
         channel.on_open = lambda opened: publisher.attach(opened).addErrback(lambda _: None)
         self._add_channel(channel)
         return publisher
+
+    def _why_down(self) -> BaseException | None:
+        if self.connection is not None:
+            return None
+        if self.trouble is None and not self.running:
+            return NotConnected("startService() was not called")
+        return self.trouble
 
     def when_ready(self) -> defer.Deferred[TwistedProtocolConnection]:
         """A Deferred that fires with the connection when there is one with everything on it.
@@ -295,7 +303,8 @@ class RecoveringService(Events, ClientService):
         Its channels are closed for good; a service that is started again begins with new ones.
 
         :returns: a Deferred that fires when the connection is closed: at the latest after
-            `drain_timeout`, and `close_timeout` of the connection where the broker is silent
+            `drain_timeout`, 1 s more where a handler goes on although it was cancelled, and
+            `close_timeout` of the connection where the broker is silent
         """
         trigger, self._shutdown_trigger = self._shutdown_trigger, None
         if trigger is not None:

@@ -11,7 +11,7 @@ from twisted.internet import defer, error
 from twisted.internet.task import deferLater
 from twisted.logger import eventAsText, globalLogPublisher
 
-from pika_twisted import NotConnected
+from pika_twisted import NotConnected, PublishTimeout
 from tests.support import wire
 from tests.support.outcome import TwistedLog, watch
 from tests.support.service import World, settled
@@ -600,6 +600,27 @@ def test_a_publisher_waits_for_each_connection(world: World) -> None:
     early.result()
     stats = world.service.stats()
     assert (stats.confirmed, stats.resent, stats.in_flight, stats.waiting) == (1, 1, 0, 0)
+
+
+def test_a_publish_that_times_out_while_it_is_down_says_why(world: World) -> None:
+    publisher = world.service.publisher(timeout=5)
+    publishing = watch(publisher.publish("", "q", b"x"))
+    world.clock.advance(5)
+    assert "startService() was not called" in str(publishing.failure(PublishTimeout))
+    world.start()
+    world.broker.reachable = False
+    world.lose()
+    publishing = watch(publisher.publish("", "q", b"x"))
+    world.broker.run(5)
+    late = publishing.failure(PublishTimeout)
+    assert str(late).startswith("not confirmed within 5 s; there is no connection: ")
+    assert str(world.service.trouble) in str(late)
+    assert type(late.__cause__) is type(world.service.trouble)
+    world.broker.reachable = True
+    world.broker.run(5)
+    publishing = settled(world, publisher.publish("", "q", b"x"))
+    world.broker.run(5)
+    assert str(publishing.failure(PublishTimeout)) == "not confirmed within 5 s"
 
 
 def test_a_publisher_that_fails_while_it_is_down(world: World) -> None:
