@@ -101,6 +101,7 @@ class RecoveringService(Events, ClientService):
         self.recorder = Recorder()
         self.reconnects = 0
         self.failed_attempts = 0
+        self.dropped = 0
         self._failed_in_a_row = 0
         self._setup = setup
         self._recovery_timeout = recovery_timeout
@@ -260,13 +261,12 @@ class RecoveringService(Events, ClientService):
         for handling in self._handlings:
             handled += handling.handled
             handler_failures += handling.failed
-        dropped = sum(s.dropped for channel in self._channels for s in channel.subscriptions)
         return ServiceStats(
             connected=self.connection is not None,
             reconnects=self.reconnects,
             failed_attempts=self.failed_attempts,
             down_seconds=self._down_seconds + down,
-            dropped=dropped,
+            dropped=self.dropped,
             handled=handled,
             handler_failures=handler_failures,
             confirmed=sum(each.confirmed for each in self._publishers),
@@ -290,7 +290,8 @@ class RecoveringService(Events, ClientService):
             self._shutdown_trigger = self.reactor.addSystemEventTrigger(
                 "before", "shutdown", self._stop_with_reactor
             )
-        self._down_since = time.monotonic()
+        if not self.running:
+            self._down_since = time.monotonic()
         super().startService()
 
     def _stop_with_reactor(self) -> Any:
@@ -340,6 +341,7 @@ class RecoveringService(Events, ClientService):
             running.cancel()
         # This may be an event's callback, within ClientService's state machine.
         await self._in_a_turn_of_its_own(None)
+        self._end_down_time()
         await super().stopService()
         await self._in_a_turn_of_its_own(None)
 
@@ -407,6 +409,7 @@ class RecoveringService(Events, ClientService):
                     raise fresh_exception(await connection.when_closed())
             except BaseException:
                 self.connection = None
+                self._earlier = self._earlier.plus(connection.stats())
                 connecting.drop(connection)
                 raise
         except Exception as why:
@@ -444,21 +447,24 @@ class RecoveringService(Events, ClientService):
             lambda _connection, frame: self.tell("blocked", frame.method.reason)
         )
         connection.add_on_connection_unblocked_callback(lambda *_: self.tell("unblocked"))
-        if self._down_since is not None:
-            self._down_seconds += time.monotonic() - self._down_since
-            self._down_since = None
+        self._end_down_time()
         first, self._connected_before = not self._connected_before, True
         self.reconnects += not first
         # Later: then ClientService knows of the connection, and may be told to stop.
         self.reactor.callLater(0, self.tell, "connected" if first else "recovered", connection)
+
+    def _end_down_time(self) -> None:
+        if self._down_since is not None:
+            self._down_seconds += time.monotonic() - self._down_since
+            self._down_since = None
 
     def _on_lost(self, reason: Any, connection: Any) -> None:
         self._earlier = self._earlier.plus(connection.stats())
         if connection is self.connection:
             self.connection = None
         self.trouble = fresh_exception(reason)
-        self._down_since = time.monotonic()
         if self.running:
+            self._down_since = time.monotonic()
             self.tell("lost", reason)
 
 

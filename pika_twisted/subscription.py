@@ -67,7 +67,6 @@ class Subscription:
         self.queue.follows_stream = _OFFSET in self.arguments
         #: Nobody wants it any more: cancelled, or its queue deleted, by this client.
         self.ended = False
-        self.dropped = 0
 
     def __repr__(self) -> str:
         return f"<Subscription {self.consumer_tag} to {self.queue_name!r}>"
@@ -111,7 +110,7 @@ class Subscription:
             first = queue.pending[0] if queue.pending else None
             self._continue_at(first, queue.last)
         if not self.auto_ack or queue.follows_stream:
-            self.dropped += len(queue.drain())
+            self.owner.service.dropped += len(queue.drain())
         queue.detach()
 
     def _continue_at(self, first: Any, last: Any) -> None:

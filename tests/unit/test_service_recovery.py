@@ -322,6 +322,37 @@ def test_wrong_arguments(world: World) -> None:
         RecoveringService(5, reactor=world.clock)
 
 
+def test_no_number_goes_backwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("pika_twisted.service.time.monotonic", lambda: now[0])
+    world.start()
+    service, broker = world.service, world.broker
+    channel = service.channel()
+    broker.run()
+    settled(world, channel.queue_declare("q")).result()
+    settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    service.startService()  # which changes nothing
+    now[0] += 10
+    assert service.stats().down_seconds == 0
+    broker.peer.deliver(channel.current, "t", b"x", b"y")
+    world.lose()
+    settled(world, channel.basic_cancel("t")).result()
+    assert service.stats().dropped == 2
+    received = service.stats().connection.bytes_received
+    broker.refuse = spec.Queue.Declare
+    now[0] += 3
+    broker.run(1)
+    assert service.stats().connection.bytes_received > received + 100  # of the failed attempt
+    broker.refuse = None
+    broker.run(1)
+    assert service.stats().down_seconds == 3
+    world.finish()
+    now[0] += 50  # stopped is not down
+    assert service.stats().down_seconds == 3
+    world.start()
+    assert service.stats().down_seconds == 3
+
+
 def test_a_log_that_keeps_events_keeps_no_connection() -> None:
     """Twisted's own does until logging has begun: each lost connection stayed in memory."""
     kept: list[Any] = []
