@@ -122,6 +122,8 @@ class Publisher:
         self.recovers = False
         #: Says why there is no connection, None when there is one.
         self.why_down: Callable[[], BaseException | None] = lambda: None
+        #: Called once when it is closed and nothing is in flight any more.
+        self.on_end: Callable[[], Any] | None = None
         #: How many publishes the broker has confirmed.
         self.confirmed = 0
         #: How many have failed, for whatever reason.
@@ -346,6 +348,9 @@ class Publisher:
             waiters, self._idle_waiters = self._idle_waiters, OrderedSet()
             for waiter in waiters:
                 waiter.callback(None)
+            if self._closed is not None and self.on_end is not None:
+                on_end, self.on_end = self.on_end, None
+                on_end()
 
     def _get_reactor(self) -> Any:
         if self._reactor is None:

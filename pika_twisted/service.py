@@ -114,6 +114,7 @@ class RecoveringService(Events, ClientService):
         self._connected_before = False
         self._earlier = ConnectionStats()
         self._handled_before = (0, 0)
+        self._published_before = (0, 0, 0)
         self._down_since: float | None = None
         self._down_seconds = 0.0
         self._shutdown_trigger: Any = None
@@ -206,7 +207,7 @@ class RecoveringService(Events, ClientService):
             unless given), or "fail" with ConnectionWrongStateError
         :param when_lost: what becomes of a publish that was not confirmed when the connection was
             lost: "fail" with the reason, or "resend" (the broker may then have it twice)
-        :param options: as of `Publisher`
+        :param options: as of `Publisher`; its `close()` closes the channel, too
         """
         if when_down not in (WAIT, FAIL) or when_lost not in (FAIL, RESEND):
             raise ValueError('when_down is "wait" or "fail", when_lost is "fail" or "resend"')
@@ -219,6 +220,18 @@ class RecoveringService(Events, ClientService):
         self._publishers.add(publisher)
         channel = RecoveringChannel(self)
         channel.on_open = lambda opened: publisher.attach(opened).addErrback(lambda _: None)
+
+        def ended() -> None:
+            self._publishers.discard(publisher)
+            confirmed, failed, resent = self._published_before
+            self._published_before = (
+                confirmed + publisher.confirmed,
+                failed + publisher.failed,
+                resent + publisher.resent,
+            )
+            channel.close()
+
+        publisher.on_end = ended
         self._add_channel(channel)
         return publisher
 
@@ -261,6 +274,7 @@ class RecoveringService(Events, ClientService):
         for handling in self._handlings:
             handled += handling.handled
             handler_failures += handling.failed
+        confirmed, publish_failures, resent = self._published_before
         return ServiceStats(
             connected=self.connection is not None,
             reconnects=self.reconnects,
@@ -269,9 +283,9 @@ class RecoveringService(Events, ClientService):
             dropped=self.dropped,
             handled=handled,
             handler_failures=handler_failures,
-            confirmed=sum(each.confirmed for each in self._publishers),
-            publish_failures=sum(each.failed for each in self._publishers),
-            resent=sum(each.resent for each in self._publishers),
+            confirmed=confirmed + sum(each.confirmed for each in self._publishers),
+            publish_failures=publish_failures + sum(each.failed for each in self._publishers),
+            resent=resent + sum(each.resent for each in self._publishers),
             in_flight=sum(each.in_flight for each in self._publishers),
             waiting=sum(each.waiting for each in self._publishers),
             connection=self._earlier.plus(now),

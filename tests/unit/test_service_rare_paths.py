@@ -602,6 +602,29 @@ def test_a_publisher_waits_for_each_connection(world: World) -> None:
     assert (stats.confirmed, stats.resent, stats.in_flight, stats.waiting) == (1, 1, 0, 0)
 
 
+def test_a_publisher_that_is_closed_leaves_no_channel(world: World) -> None:
+    world.start()
+    first = world.service.publisher(max_in_flight=1)
+    world.broker.run()
+    sent, waits = (watch(first.publish("", "q", b"x")) for _ in range(2))
+    first.close()
+    waits.failure(exceptions.ChannelClosedByClient)
+    world.broker.run()
+    assert world.service.stats().connection.channels == 1  # what is in flight goes on
+    world.broker.peer.send(1, spec.Basic.Ack(1))
+    sent.result()
+    world.broker.run()
+    stats = world.service.stats()
+    assert stats.connection.channels == 0
+    assert (stats.confirmed, stats.publish_failures, stats.in_flight) == (1, 1, 0)
+    reconnect(world)
+    assert world.service.stats().connection.channels == 0
+    early = world.service.publisher()
+    early.close()
+    world.broker.run()
+    assert world.service.stats().connection.channels == 0
+
+
 def test_a_publish_that_times_out_while_it_is_down_says_why(world: World) -> None:
     publisher = world.service.publisher(timeout=5)
     publishing = watch(publisher.publish("", "q", b"x"))
