@@ -114,6 +114,8 @@ async def connect_any(
         for place in waiting:
             try:
                 return await attempt(place, make, reactor, options)
+            except defer.CancelledError:
+                raise  # an Exception of Twisted's, but no reason to try the next place
             except Exception as why:
                 LOGGER.info("Connecting to %s failed: %s", place, why)
                 failed.append((place.name, why))

@@ -183,6 +183,16 @@ def test_cancelled(clock: Clock, results: list[Any]) -> None:
     assert not clock.getDelayedCalls()
 
 
+@pytest.mark.parametrize("results", [[], [None]], ids=["TCP", "handshake"])
+def test_cancelled_with_other_places_and_attempts_left(clock: Clock, results: list[Any]) -> None:
+    places = [Endpoint(clock, *results), Endpoint(clock, *results)]
+    deferred, outcome = connecting(clock, places, connection_attempts=3, retry_delay=1)
+    deferred.cancel()
+    outcome.failure(defer.CancelledError)
+    clock.advance(100)
+    assert sum(len(endpoint.asked) for endpoint in places) == 1
+
+
 def test_an_unknown_reason_says_how_far_it_came(clock: Clock) -> None:
     _, outcome = connecting(clock, Endpoint(clock, OSError(5, "the cable is cut")))
     why = outcome.failure(connect_errors.ConnectFailed)
