@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pika.exceptions import NackError, UnroutableError
@@ -206,7 +206,11 @@ class PublisherConfirms:
             LOGGER.error("Confirm up to publish %s, which is not outstanding (last: %s)", tag, last)
             tag = min(tag, last)
         settled = []
-        for number in range(self._lowest, tag + 1):
+        numbers: Sequence[int] = range(self._lowest, tag + 1)
+        if len(numbers) > 2 * len(self._deliveries) + 1_000:
+            # Most of them were confirmed one by one: after a day of that the range has 10**8.
+            numbers = [number for number in self._deliveries if number <= tag]
+        for number in numbers:
             deferred = self._deliveries.pop(number, None)
             if deferred is not None:
                 settled.append((deferred, self._forget(number)))

@@ -462,6 +462,27 @@ def test_multiple_confirms_cost_the_same_whatever_is_outstanding(
     assert_grows_at_most(cost, 2_000)
 
 
+def test_a_multiple_confirm_costs_nothing_for_what_was_confirmed_singly(
+    make: type[PublisherConfirms],
+) -> None:
+    def cost(singly: int) -> float:
+        confirms = make()
+        confirms.select_sent()
+        confirms.select_ok()
+        for tag in range(1, singly + 1):
+            confirms.expect("exchange", "key", b"body")
+            confirms.confirm(ack(tag))
+        waiting = [publish(confirms) for _ in range(200)]
+        spent = cpu(lambda: confirms.confirm(ack(singly + 199, multiple=True)))
+        assert [outcome.pending for outcome in waiting] == [False] * 199 + [True]
+        confirms.confirm(ack(singly + 200, multiple=True))
+        assert not waiting[-1].pending
+        assert_empty(confirms)
+        return spent
+
+    assert_grows_at_most(cost, 5_000, factor=3)
+
+
 def test_one_that_is_never_confirmed_keeps_nothing_else(confirms: PublisherConfirms) -> None:
     waiting = publish(confirms, b"same", mandatory=True)
     for tag in range(2, 2_000):
