@@ -61,9 +61,9 @@ class Consumer:
     def wake(self) -> None:
         """Hand out what the decoder, or `on_message()`, put into the queue."""
         queue = self.queue
+        if self.ledger is not None and queue.pending:
+            self.ledger.note(queue.pending[-1].method.delivery_tag)
         if queue.closed is None:
-            if self.ledger is not None and queue.pending:
-                self.ledger.note(queue.pending[-1].method.delivery_tag)
             queue.wake()
             if not self._warned and len(queue.pending) > LARGE_BACKLOG:
                 self._warn()

@@ -317,6 +317,18 @@ def test_what_comes_for_an_abandoned_consumer_leaves_no_gap(
     assert not channel._ledger._beyond
 
 
+def test_all_messages_are_also_those_that_came_into_a_closed_queue(session: Session) -> None:
+    channel = session.channel()
+    channel.ack_batching = True
+    queue = session.consumer(channel)
+    queue.close(RuntimeError("enough"))
+    session.peer.deliver(channel, "t", b"1", b"2")
+    assert len(queue.drain()) == 2
+    channel.basic_ack(0, multiple=True)
+    acked = session.peer.expect(spec.Basic.Ack).method
+    assert (acked.delivery_tag, acked.multiple) == (2, True)
+
+
 def test_batching_has_to_be_asked_for_in_time(session: Session) -> None:
     channel = session.channel()
     for wrong in (0, -1, False, "5"):
