@@ -16,7 +16,8 @@ auto_ack consumer was settled by its delivery, so it makes no gap, and it is nev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pika import exceptions as pika_exceptions
@@ -52,14 +53,17 @@ class Ledger:
         self._hold = hold
         # Every tag from the first up to here is settled.
         self._low = self._first = first
-        # Settled tags above a gap: tag -> its ack is held back.
-        self._beyond: dict[int, bool] = {}
+        # Settled tags above a gap, in runs: not more of them than open tags below, however long one
+        # tag stays open. A run begins at its start and ends before its end; they never touch.
+        self._starts: list[int] = []
+        self._ends: list[int] = []
         # Of those below the first: the highest that a multiple one named, and single ones.
         self._swept = 0
         self._earlier: set[int] = set()
-        # What leaves next: the tag for one multiple ack (0: none), and those above a gap.
+        # What leaves next: the tag for one multiple ack (0: none), and those above a gap, which are
+        # keys in the order of their acks.
         self._end = 0
-        self._apart: list[int] = []
+        self._apart: dict[int, None] = {}
         self._held = 0
         self._highest = 0
         #: It has seen every message of the channel, so acks may be put together.
@@ -68,7 +72,8 @@ class Ledger:
         self.acks_out = 0
 
     def __repr__(self) -> str:
-        return f"<Ledger settled below {self._low} and {len(self._beyond)} more, {self._held} held>"
+        more = sum(self._ends) - sum(self._starts)
+        return f"<Ledger settled below {self._low} and {more} more, {self._held} held>"
 
     @property
     def open(self) -> bool:
@@ -79,7 +84,10 @@ class Ledger:
         """Whether naming this tag would be an error."""
         if tag < self._first:
             return 0 < tag <= self._swept or tag in self._earlier
-        return tag < self._low or tag in self._beyond
+        if tag < self._low:
+            return True
+        number = bisect_right(self._starts, tag)
+        return number > 0 and tag < self._ends[number - 1]
 
     @property
     def acks_in(self) -> int:
@@ -95,13 +103,13 @@ class Ledger:
             return 0
         self._low = tag + 1
         if self.batch == 1:
-            if self._beyond:
+            if self._starts:
                 self._close_gap()
             self._acks_in += 1
             self.acks_out += 1
             return 2 if self._encoder.ack(tag, False) else 1
         self._end = tag
-        if self._beyond:
+        if self._starts:
             self._close_gap()
         return 2 if self._hold_back() else 1
 
@@ -115,7 +123,7 @@ class Ledger:
         if usual and self.batch > 1 and self._encoder.open:
             self._end = tag
             self._low = tag + 1
-            if self._beyond:
+            if self._starts:
                 self._close_gap()
             return self._hold_back()
         if not self._encoder.open:
@@ -125,8 +133,8 @@ class Ledger:
         self._claim(tag)
         if self.batch == 1 or type(tag) is not int or not self._first <= tag < 1 << 64:
             return self._write("ack", tag, False)
-        self._beyond[tag] = True
-        self._apart.append(tag)
+        self._add_beyond(tag)
+        self._apart[tag] = None
         return self._hold_back()
 
     def nack(
@@ -161,12 +169,13 @@ class Ledger:
 
     def void(self) -> None:
         """The broker has taken back everything that was open: naming it would be an error."""
+        self._end, self._apart = 0, {}
         self._settle_up_to(self._highest)
 
     def emit(self) -> bool:
         """Encode the acks that are held back; whether they have to be flushed now."""
         end, self._end = self._end, 0
-        apart, self._apart = self._apart, []
+        apart, self._apart = self._apart, {}
         self._acks_in += self._held
         self._held = 0
         due = False
@@ -174,10 +183,8 @@ class Ledger:
             self.acks_out += 1
             due = self._encoder.ack(end, True)
         for tag in apart:
-            if self._beyond.get(tag):  # else it was below `end`, or in a multiple
-                self._beyond[tag] = False
-                self.acks_out += 1
-                due = self._encoder.ack(tag, False) or due
+            self.acks_out += 1
+            due = self._encoder.ack(tag, False) or due
         return due
 
     # Inside
@@ -201,21 +208,45 @@ class Ledger:
         """This tag needs nothing any more."""
         if tag == self._low:
             self._low += 1
-            if self._beyond:
+            if self._starts:
                 self._close_gap()
         elif tag > self._low:
-            self._beyond[tag] = False
+            self._add_beyond(tag)
         elif 0 < tag < self._first:
             self._earlier.add(tag)
 
+    def _add_beyond(self, tag: int) -> None:
+        """This tag, which is above a gap, is settled."""
+        starts, ends = self._starts, self._ends
+        number = bisect_right(starts, tag)
+        after = number > 0 and ends[number - 1] >= tag
+        before = number < len(starts) and starts[number] == tag + 1
+        if after and before:
+            ends[number - 1] = ends.pop(number)
+            del starts[number]
+        elif after:
+            ends[number - 1] = max(ends[number - 1], tag + 1)
+        elif before:
+            starts[number] = tag
+        else:
+            starts.insert(number, tag)
+            ends.insert(number, tag + 1)
+
     def _close_gap(self) -> None:
         """The tags above what was a gap have nothing open below them now."""
-        beyond, low = self._beyond, self._low
-        while low in beyond:
-            if beyond.pop(low):
-                self._end = low
-            low += 1
-        self._low = low
+        was = self._low
+        number = bisect_right(self._starts, was)
+        if not number:
+            return
+        low = self._low = max(was, self._ends[number - 1])
+        del self._starts[:number], self._ends[:number]
+        apart = self._apart
+        if apart:  # of which those leave with the multiple one
+            passed: Iterable[int] = range(was, low) if low - was < len(apart) else list(apart)
+            for tag in passed:
+                if tag < low and tag in apart:
+                    del apart[tag]
+                    self._end = max(self._end, tag)
 
     def _hold_back(self) -> bool:
         held = self._held = self._held + 1
@@ -235,22 +266,15 @@ class Ledger:
         elif tag:
             self._claim(tag)
         due = self.emit()  # what was acknowledged must not be refused with the rest
-        if tag in self._beyond:  # named by emit() just now, and open tags are below it
-            tag = self._open_below(tag)
+        if tag >= self._low and self.is_settled(tag):  # named by emit() just now
+            tag = self._starts[bisect_right(self._starts, tag) - 1] - 1  # the open one below it
         due = getattr(self._encoder, name)(tag, True, *arguments) or due
         self._settle_up_to(tag or self._highest)
         return due
-
-    def _open_below(self, tag: int) -> int:
-        """The highest tag up to `tag` that is open."""
-        while tag in self._beyond:
-            tag -= 1
-        return tag
 
     def _settle_up_to(self, tag: int) -> None:
         self._swept = max(self._swept, tag)
         self._earlier = {each for each in self._earlier if each > tag}
         if tag >= self._low:
             self._low = tag + 1
-            self._beyond = {each: held for each, held in self._beyond.items() if each > tag}
             self._close_gap()

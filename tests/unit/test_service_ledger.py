@@ -162,7 +162,46 @@ def test_what_it_keeps_does_not_grow() -> None:
         deliver(ledger, broker, tag)
         deliver(ledger, broker, tag + 1, auto_ack=True)
         ledger.ack(tag)
-    assert len(ledger._beyond) + len(ledger._earlier) + len(ledger._apart) == 0
+    assert len(ledger._starts) + len(ledger._earlier) + len(ledger._apart) == 0
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_one_tag_that_stays_open_makes_it_keep_no_others(batch: int) -> None:
+    broker = Broker()
+    ledger = Ledger(broker, batch=batch)
+    deliver(ledger, broker, 1)
+    for tag in range(2, 20_000, 2):
+        deliver(ledger, broker, tag)
+        deliver(ledger, broker, tag + 1)
+        ledger.ack(tag + 1)
+        ledger.ack(tag)
+        assert len(ledger._starts) + len(ledger._apart) <= 1 + batch
+        with pytest.raises(AlreadySettled):
+            ledger.ack(tag)
+    ledger.emit()
+    assert broker.unacked == {1}
+    ledger.ack(1)
+    ledger.emit()
+    assert broker.unacked == set()
+    assert ledger.acks_in == ledger.acks_out == 19_999
+    assert not ledger._starts
+
+
+def test_what_the_broker_has_taken_back_is_not_acknowledged_any_more() -> None:
+    broker = Broker()
+    ledger = Ledger(broker, batch=10)
+    for tag in range(1, 6):
+        deliver(ledger, broker, tag)
+    for tag in (1, 2, 4):
+        ledger.ack(tag)
+    broker.unacked.clear()
+    ledger.void()
+    ledger.emit()
+    assert broker.written == []
+    deliver(ledger, broker, 6)
+    ledger.ack(6)
+    ledger.emit()
+    assert broker.acked == {6}
 
 
 # Through a channel
@@ -314,7 +353,7 @@ def test_what_comes_for_an_abandoned_consumer_leaves_no_gap(
     session.turn()
     acked = session.peer.expect(spec.Basic.Ack).method
     assert (acked.delivery_tag, acked.multiple) == (4, True)
-    assert not channel._ledger._beyond
+    assert not channel._ledger._starts
 
 
 def test_all_messages_are_also_those_that_came_into_a_closed_queue(session: Session) -> None:
