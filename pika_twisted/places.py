@@ -63,6 +63,10 @@ def _from_url(url: str, tls: Any, reactor: Any) -> Place:
             "an AMQP URL begins with amqp:// or amqps://, as amqps://user:password@host/vhost does"
             + (f", not with {parts.scheme}:" if parts.scheme else "")
         )
+    user, at, host = parts.netloc.rpartition("@")
+    if at and ":" not in user:
+        parts = parts._replace(netloc=f"{user}:@{host}")  # pika raises where there is no password
+        url = urlunsplit(parts)
     query = parse_qsl(parts.query, keep_blank_values=True)
     written = [value for name, value in query if name == "ssl_options"]
     options = ast.literal_eval(written[-1]) if written else None

@@ -269,6 +269,24 @@ def test_a_silent_handshake_may_be_that_of_tls(clock: Clock) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Passing HostnameEndpoint a reactor")  # Twisted 22.10
+@pytest.mark.parametrize(
+    ("url", "user", "password"),
+    [
+        ("amqp://user@host:1/a%2Fb?heartbeat=0", "user", ""),
+        ("amqp://@host:1/a%2Fb?heartbeat=0", "", ""),
+        ("amqp://us%40er:p%40ss@host:1/a%2Fb?heartbeat=0", "us@er", "p@ss"),
+        ("amqp://host:1/a%2Fb?heartbeat=0", "guest", "guest"),
+    ],
+)
+def test_a_url_may_have_no_password(url: str, user: str, password: str) -> None:
+    (place,) = places(url, None, None, MemoryReactorClock())
+    parameters = place.parameters
+    credentials: Any = parameters.credentials
+    assert (credentials.username, credentials.password) == (user, password)
+    assert (place.name, parameters.virtual_host, parameters.heartbeat) == ("host:1", "a/b", 0)
+
+
+@pytest.mark.filterwarnings("ignore:Passing HostnameEndpoint a reactor")  # Twisted 22.10
 def test_by_default_it_is_pika_s_place() -> None:
     reactor = MemoryReactorClock()
     (place,) = places(None, None, None, reactor)
