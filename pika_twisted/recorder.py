@@ -14,7 +14,10 @@ _NAMES_KEPT = 10
 class Recorder:
     """Exchanges, queues and bindings as the calls left them.
 
-    Declare and bind add, delete and unbind remove.
+    Declare and bind add, delete and unbind remove. So does the end of the last consumer of a queue
+    that is auto_delete: the broker deletes it then, and its bindings. What else the broker deletes
+    by itself is declared again on each connection until it is deleted by a call: an exchange that
+    is auto_delete, a queue that expires or was never consumed from.
     A queue that the broker named gets another name on each connection. The recorder keeps track:
     bindings follow, and `current_name()` tells what an earlier name has become.
     """
@@ -77,6 +80,11 @@ class Recorder:
 
     def _on_queue_unbind(self, arguments: Arguments, _answer: Any) -> None:
         self.queue_bindings.pop(_key(arguments), None)
+
+    def on_last_consumer_ended(self, queue: str) -> None:
+        """Nobody here consumes from this queue any more, by our choice."""
+        if self.queues.get(queue, {}).get("auto_delete"):
+            self._on_queue_delete({"queue": queue}, None)
 
     # Declaring it all again
 

@@ -32,7 +32,8 @@ class RecoveringChannel(Topology):
     """Made by `RecoveringService.channel()`; its methods are those of `TwistedChannel`.
 
     What is declared, bound, set and consumed here is declared, bound, set and consumed again on
-    each new connection. A call waits while there is none, for at most `call_timeout` seconds, the
+    each new connection, until it is deleted, unbound or cancelled here; with its last consumer goes
+    an auto_delete queue, at the broker and here. A call waits while there is none, for at most `call_timeout` seconds, the
     service's unless set here, then fails with NotConnected; one that a lost connection has
     interrupted is made again on the next, except `basic_get()` and `basic_publish()`. A queue that
     the broker names ('') gets a new name on each connection, told by the service's event "queue
@@ -90,6 +91,12 @@ class RecoveringChannel(Topology):
     def consumer_tags(self) -> list[str]:
         """The consumers that are not cancelled."""
         return list(self._subscriptions)
+
+    def consumes_from(self, queue: str) -> bool:
+        """Whether there is a consumer of this queue, or is going to be."""
+        name = self.service.recorder.current_name
+        wanted = (each for each in (*self.subscriptions, *self._starting) if not each.ended)
+        return any(name(each.queue_name) == queue for each in wanted)
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -274,6 +281,7 @@ class RecoveringChannel(Topology):
         tag: Any = subscription.consumer_tag
         if subscription.ended:
             subscription.end()
+            self.service.on_consumer_ended(subscription.queue_name)
         else:
             self._subscriptions[tag] = subscription
         return subscription.queue, tag
@@ -291,6 +299,7 @@ class RecoveringChannel(Topology):
         if subscription is None:
             return self._cancel_starting(consumer_tag)
         subscription.ended = True
+        self.service.on_consumer_ended(subscription.queue_name)
         if not self.is_open:
             subscription.end()
             return defer.succeed(None)
@@ -324,6 +333,7 @@ class RecoveringChannel(Topology):
         """A subscription has ended."""
         if self._subscriptions.get(subscription.consumer_tag or "") is subscription:
             del self._subscriptions[subscription.consumer_tag or ""]
+            self.service.on_consumer_ended(subscription.queue_name)
 
     def on_consumer_cancelled(self, subscription: Subscription, reason: BaseException) -> None:
         """The broker cancelled a consumer: its queue was deleted, or moved to another node."""
@@ -445,7 +455,7 @@ class RecoveringChannel(Topology):
             self._closed = reason
         for subscription in self.subscriptions:
             subscription.end()
-        self._subscriptions.clear()
+            self.forget(subscription)
         waiters, self._waiters = self._waiters, OrderedSet()
         for waiter in waiters:
             if not waiter.called:

@@ -383,6 +383,12 @@ class RecoveringService(Events, ClientService):
                     subscription.end()
                     channel.forget(subscription)
 
+    def on_consumer_ended(self, queue: str) -> None:
+        """A consumer of this queue was cancelled by this client, or its channel closed for good."""
+        name = self.recorder.current_name(queue)
+        if not any(channel.consumes_from(name) for channel in self._channels):
+            self.recorder.on_last_consumer_ended(name)
+
     async def declare_again(self) -> None:
         """Declare everything that was recorded on the connection in use."""
         channel = await self.connection.channel()

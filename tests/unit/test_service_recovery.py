@@ -322,6 +322,38 @@ def test_wrong_arguments(world: World) -> None:
         RecoveringService(5, reactor=world.clock)
 
 
+@pytest.mark.parametrize("end", ["cancel", "cancel while down", "close", "close the queue"])
+def test_an_auto_delete_queue_goes_with_its_last_consumer(world: World, end: str) -> None:
+    world.start()
+    channel, other = world.service.channel(), world.service.channel()
+    world.broker.run()
+    recorder = world.service.recorder
+    settled(world, channel.queue_declare("stays", exclusive=True)).result()
+    settled(world, channel.basic_consume("stays", consumer_tag="s")).result()
+    settled(world, channel.queue_declare("", auto_delete=True)).result()
+    settled(world, channel.queue_bind("", "amq.fanout")).result()
+    settled(world, other.basic_consume(world.broker.generated, consumer_tag="o")).result()
+    queue, _ = settled(world, channel.basic_consume("", consumer_tag="t")).result()
+    settled(world, other.basic_cancel("o")).result()
+    world.lose()
+    world.broker.run(1)
+    name = world.broker.generated
+    assert list(recorder.queues) == ["stays", name]
+    if end == "cancel while down":
+        world.lose()
+    if end == "close":
+        channel.close()
+    elif end == "close the queue":
+        queue.close(exceptions.ConsumerCancelled())
+        world.broker.peer.deliver(channel.current, "t", b"x")
+        world.broker.run()
+    else:
+        settled(world, channel.basic_cancel("t")).result()
+        settled(world, channel.basic_cancel("s")).result()
+    assert list(recorder.queues) == ["stays"]
+    assert not recorder.queue_bindings
+
+
 def test_no_number_goes_backwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("pika_twisted.service.time.monotonic", lambda: now[0])
