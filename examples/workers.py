@@ -34,8 +34,14 @@ def work(number: int) -> None:
     service.startService()  # the end of the reactor stops it in good order
     consuming = service.consume(QUEUE, handle, concurrency=10, ack_batching=100)
     consuming.addErrback(lambda failure: failure.printTraceback())
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one stops nothing more
+        reactor.callFromThread(reactor.stop)
+
+    signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes on SIGTERM
-    reactor.run()
+    reactor.run(installSignalHandlers=False)
 
 
 def main() -> None:

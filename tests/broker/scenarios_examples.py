@@ -49,6 +49,13 @@ class Program:
         self.process.send_signal(signal.SIGTERM)
         return self.wait(20)
 
+    def stop_often(self) -> int:
+        """SIGTERM, and again and again while it shuts down; the exit code."""
+        for _ in range(20):
+            self.process.send_signal(signal.SIGTERM)
+            time.sleep(0.003)
+        return self.wait(20)
+
     def wait(self, seconds: float) -> int:
         """The exit code; the process is gone afterwards in any case."""
         try:
@@ -117,9 +124,10 @@ async def example_workers_share_a_queue(env: Env) -> None:
         await fill(env, queue, 400)
         await until_text(env, [program], 401, "task")
     finally:
-        code = await env.thread(program.stop)
+        code = await env.thread(program.stop_often)
     text = program.text()
     equal(code, 0, f"exit code; {text[-2000:]}")
+    check("Traceback" not in text, text[-2000:])
     equal(text.count("task"), 401, "handled")
     check(text.count("worker 0:") > 50 and text.count("worker 1:") > 50, text[-500:])
     await env.settled(queue, 0)
