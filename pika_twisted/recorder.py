@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 Arguments = dict[str, Any]
@@ -88,17 +88,26 @@ class Recorder:
 
     # Declaring it all again
 
-    async def declare_on(self, channel: Any, renamed: Callable[[str, str], Any]) -> None:
+    async def declare_on(
+        self,
+        channel: Any,
+        renamed: Callable[[str, str], Any],
+        exists: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
         """Declare everything on a TwistedChannel; fails at the first refusal.
 
-        `renamed(old, new)` is called for each queue that the broker names.
+        `renamed(old, new)` is called for each queue that the broker names. On a connection that is
+        not new such a queue may be there: declared once more it would be a second one, bound and
+        without consumers. `exists(name)` finds out.
         """
         for exchange in list(self.exchanges.values()):
             await channel.exchange_declare(**exchange)
         for binding in list(self.exchange_bindings.values()):
             await channel.exchange_bind(**binding)
         for name in list(self.queues):
-            await self.declare_queue(channel, name, renamed)
+            named_by_us = self.queues.get(name, {}).get("queue")
+            if exists is None or named_by_us or not await exists(name):
+                await self.declare_queue(channel, name, renamed)
         for binding in list(self.queue_bindings.values()):
             await channel.queue_bind(**binding)
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+from pika import exceptions as pika_exceptions
+from pika import spec
 from pika.connection import Parameters
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet import defer
@@ -111,6 +113,7 @@ class RecoveringService(Events, ClientService):
         self._handlings = OrderedSet()
         self._publishers = OrderedSet()
         self._running = OrderedSet()
+        self._declaring = defer.DeferredLock()
         self._connected_before = False
         self._earlier = ConnectionStats()
         self._handled_before = (0, 0)
@@ -391,9 +394,30 @@ class RecoveringService(Events, ClientService):
 
     async def declare_again(self) -> None:
         """Declare everything that was recorded on the connection in use."""
-        channel = await self.connection.channel()
-        await self.recorder.declare_on(channel, self._on_renamed)
-        channel.close()
+        # One after the other: two at once would each find a queue missing, and have it named.
+        await self._declaring.run(self._declare_again)
+
+    def _declare_again(self) -> defer.Deferred[None]:
+        return defer.Deferred.fromCoroutine(self._declare_on(self.connection))
+
+    async def _declare_on(self, connection: Any) -> None:
+        async def exists(queue: str) -> bool:
+            asking = await connection.channel()  # a no closes it
+            try:
+                await asking.queue_declare(queue, passive=True)
+            except pika_exceptions.ChannelClosedByBroker as refusal:
+                if refusal.reply_code != spec.NOT_FOUND:
+                    raise
+                return False
+            asking.close()
+            return True
+
+        channel = await connection.channel()
+        try:
+            await self.recorder.declare_on(channel, self._on_renamed, exists)
+        finally:
+            if channel.is_open:  # a refusal has closed it
+                channel.close()
 
     # The connection
 

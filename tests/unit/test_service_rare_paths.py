@@ -308,6 +308,57 @@ def test_a_stream_without_offsets_begins_as_it_was_asked(world: World, propertie
 # Opening and closing
 
 
+class NamesQueues:
+    """Makes a broker name queues by counting, and know which are there."""
+
+    def __init__(self, world: World) -> None:
+        self.there: list[str] = []
+        self.named = 0
+        self._answer, self._peer = world.broker.answer, lambda: world.broker.peer
+        world.broker.answer = self  # type: ignore[assignment,method-assign]
+
+    def __call__(self, frame: Any) -> None:
+        method = getattr(frame, "method", None)
+        if not isinstance(method, spec.Queue.Declare):
+            self._answer(frame)
+        elif method.passive and method.queue not in self.there:
+            self._peer().send(frame.channel_number, spec.Channel.Close(404, "NOT_FOUND", 50, 10))
+        else:
+            if not method.queue:
+                self.named += 1
+                self.there.append(f"amq.gen-{self.named}")
+            name = method.queue or self.there[-1]
+            self._peer().send(frame.channel_number, spec.Queue.DeclareOk(name, 0, 0))
+
+
+def test_a_queue_with_a_name_of_the_broker_s_outlives_another_channel(world: World) -> None:
+    channel = started(world)
+    queues = NamesQueues(world)
+    other = world.service.channel()
+    world.broker.run()
+    settled(world, channel.queue_declare("", exclusive=True)).result()
+    settled(world, channel.basic_consume("", consumer_tag="t")).result()
+    world.broker.peer.close_channel(other.current, 404, "NOT_FOUND")
+    world.broker.run(1)
+    assert other.is_open
+    assert queues.there == list(world.service.recorder.queues) == ["amq.gen-1"]
+
+
+def test_a_queue_with_a_name_of_the_broker_s_is_replaced_once(world: World) -> None:
+    channel = started(world)
+    queues = NamesQueues(world)
+    settled(world, channel.queue_declare("", exclusive=True)).result()
+    for tag in ("t", "u"):
+        settled(world, channel.basic_consume("", consumer_tag=tag)).result()
+    queues.there.clear()  # somebody deletes it
+    for tag in ("t", "u"):
+        world.broker.peer.send(channel.current, spec.Basic.Cancel(tag, True))
+    world.broker.run(1)
+    assert queues.there == list(world.service.recorder.queues) == ["amq.gen-2"]
+    assert [each.queue_name for each in channel.subscriptions] == ["amq.gen-2"] * 2
+    assert world.service.stats().connection.channels == 1
+
+
 def test_setups_run_on_each_connection(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str] = []
 
