@@ -195,12 +195,15 @@ class Handling:
         pause = min(FIRST_PAUSE * 2 ** min(self._failures - 1, 20), LONGEST_PAUSE)
         LOGGER.exception("Handler of %r failed; again in %.1f s", self.queue, pause)
         await self._pause(pause)
-        alive = self.running and message.channel.is_open
+        alive = message.channel.is_open
         if message.channel._is_settled(message):  # by the handler, before it failed
             return False
         # Only here does a message keep its place: a quorum queue puts what it gets back at its end
-        # (without a delivery limit), and a stream takes nothing back.
-        if alive and (self._concurrency == 1 or _is_of_stream(message)):
+        # (without a delivery limit), and a stream takes nothing back. A service goes on behind what
+        # a stream has handed out, so that comes again on no other channel.
+        if self.running and _is_of_stream(message) and (alive or self._messages.closed is None):
+            return True
+        if self.running and alive and self._concurrency == 1:
             return True
         _settle(message.nack)
         return False

@@ -331,6 +331,27 @@ class NamesQueues:
             self._peer().send(frame.channel_number, spec.Queue.DeclareOk(name, 0, 0))
 
 
+def test_a_handler_that_fails_while_a_stream_s_channel_is_lost(world: World) -> None:
+    """The stream goes on behind its message, which therefore is handled here again."""
+    world.start()
+    begun: list[bytes] = []
+
+    def handler(message: Any) -> None:
+        begun.append(message.body)
+        if len(begun) < 3:
+            raise RuntimeError("no")
+
+    arguments = {"x-stream-offset": "first"}
+    handling = settled(world, world.service.consume("s", handler, arguments=arguments)).result()
+    deliver = spec.Basic.Deliver(handling.consumer_tag, 1, False, "", "s")
+    world.broker.peer.send_content(handling.channel.current, deliver, b"x", offset(6))
+    reconnect(world)
+    assert begun == [b"x"] * 3
+    resumed = world.broker.asked(spec.Basic.Consume)[-1].arguments
+    assert resumed == {"x-stream-offset": 7}
+    assert (handling.handled, handling.failed) == (1, 2)
+
+
 def test_a_queue_with_a_name_of_the_broker_s_outlives_another_channel(world: World) -> None:
     channel = started(world)
     queues = NamesQueues(world)
