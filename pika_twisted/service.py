@@ -297,7 +297,10 @@ class RecoveringService(Events, ClientService):
     # IService
 
     def startService(self) -> None:  # noqa: N802
-        """Connect, and stay connected; while it stops: once it has, with the channels made since."""
+        """Connect, and stay connected.
+
+        While it stops this means: once it has, and with the channels that are made from now on.
+        """
         if self._stops:
             if self._before_restart is None:
                 self._before_restart = (list(self._publishers), list(self._channels))
