@@ -27,6 +27,8 @@ _FINAL = (
     pika_exceptions.ProbableAuthenticationError,
     pika_exceptions.ProbableAccessDeniedError,
     pika_exceptions.AuthenticationError,
+    TypeError,  # an option that the protocol's class doesn't take
+    ValueError,
 )
 
 

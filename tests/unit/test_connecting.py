@@ -156,6 +156,14 @@ def test_a_wrong_password_is_not_tried_again(clock: Clock) -> None:
     assert len(endpoint.asked) == 1
 
 
+def test_an_option_that_can_t_be_is_not_tried_again(clock: Clock) -> None:
+    endpoint = Endpoint(clock)
+    settings = pika.ConnectionParameters(connection_attempts=5)
+    deferred = pika_twisted.connect(endpoint, parameters=settings, reactor=clock, nonsense=1)
+    assert "nonsense" in str(watch(deferred).failure(TypeError))
+    assert not clock.getDelayedCalls()
+
+
 @pytest.mark.parametrize("stage", ["TCP", "handshake"])
 def test_one_attempt_has_stack_timeout(clock: Clock, stage: str) -> None:
     endpoint = Endpoint(clock, *([] if stage == "TCP" else [None]))
