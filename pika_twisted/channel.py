@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from pika import exceptions as pika_exceptions
-from pika import frame, spec
+from pika import frame, spec, validators
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
@@ -561,6 +561,7 @@ class TwistedChannel(Topology, Settling):
             return defer.fail(fresh_exception(self._closed))
         try:
             check_auto_ack("basic_get", auto_ack)
+            validators.require_string(queue, "queue")
         except TypeError:
             return defer.fail()
         name = queue or self._last_declared

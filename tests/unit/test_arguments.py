@@ -124,6 +124,17 @@ def test_a_callback_where_auto_ack_belongs(session: Session) -> None:
         watch(asking("q", print)).failure(TypeError)
 
 
+@pytest.mark.parametrize("auto_ack", [False, True])
+def test_a_queue_s_name_that_is_none(session: Session, auto_ack: bool) -> None:
+    channel = session.channel()
+    wrong: Any = ["q"]
+    why = watch(channel.basic_get(wrong, auto_ack=auto_ack)).failure(TypeError)
+    assert "queue must be a str" in str(why)
+    session.peer.expect_none()
+    watch(channel.basic_get("q", auto_ack=auto_ack))
+    session.peer.expect(pika.spec.Basic.Get)
+
+
 def test_a_connection_says_where_to_and_in_what_state(session: Session) -> None:
     protocol = session.adapter.connection()
     assert repr(protocol) == "<TwistedProtocolConnection: not connected>"
