@@ -458,6 +458,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         # pika would guess from the state why a handshake failed, without the code and the text.
         self._set_connection_state(self.CONNECTION_CLOSED)
         super()._on_stream_terminated(None)
+        self.past, self.is_blocked = PastChannels(), False
 
     def _adapter_disconnect_stream(self) -> None:
         self.flush()
