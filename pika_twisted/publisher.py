@@ -53,7 +53,7 @@ class PublisherOverflow(pika_exceptions.AMQPError):
 class _Publish:
     """One message on its way."""
 
-    __slots__ = ("arguments", "deferred", "refusals", "size", "timer")
+    __slots__ = ("arguments", "deferred", "refusals", "sent", "size", "timer")
 
     def __init__(
         self, arguments: tuple[Any, ...], canceller: Callable[[Any], Any], size: int
@@ -64,6 +64,7 @@ class _Publish:
         self.deferred._publish = self  # type: ignore[attr-defined]  # for the canceller
         self.size = size
         self.timer: Any = None
+        self.sent = False
         self.refusals = 0
 
     def leave(self) -> defer.Deferred[Any] | None:
@@ -262,7 +263,14 @@ class Publisher:
         if not self.recovers:
             self.close(reason)
         elif not self.wait_when_down:
-            self._fail_waiting(reason)
+            # What was sent is here to be sent again: that is when_lost, not when_down.
+            self._waiting, new = (
+                deque(one for one in self._waiting if one.sent),
+                [one for one in self._waiting if not one.sent],
+            )
+            for one in new:
+                self._finish(one, Failure(fresh_exception(reason)))
+            self._check_idle()
 
     # Sending
 
@@ -285,6 +293,7 @@ class Publisher:
             self._pumping = False
 
     def _send(self, one: _Publish) -> None:
+        one.sent = True
         self._in_flight.add(one)
         self._bytes += one.size
         self._channel.basic_publish(*one.arguments).addBoth(self._on_settled, one)

@@ -674,6 +674,24 @@ def test_a_publisher_waits_for_each_connection(world: World) -> None:
     assert (stats.confirmed, stats.resent, stats.in_flight, stats.waiting) == (1, 1, 0, 0)
 
 
+def test_what_was_sent_is_sent_again_where_nothing_waits(world: World) -> None:
+    world.start()
+    publisher = world.service.publisher(when_down="fail", when_lost="resend", max_in_flight=2)
+    world.broker.run()
+    first, second, third = (watch(publisher.publish("", "q", b"x")) for _ in range(3))
+    world.lose()
+    third.failure(exceptions.StreamLostError)
+    publisher.max_in_flight = 1
+    world.broker.run(1)
+    assert (publisher.in_flight, publisher.waiting) == (1, 1)
+    reconnect(world)  # the second has not been sent again
+    assert (publisher.in_flight, publisher.waiting) == (1, 1)
+    for each, number in ((first, 1), (second, 2)):
+        world.broker.peer.send(publisher._channel, spec.Basic.Ack(number))
+        each.result()
+    assert (publisher.confirmed, publisher.failed, publisher.resent) == (2, 1, 3)
+
+
 def test_a_publisher_that_is_closed_leaves_no_channel(world: World) -> None:
     world.start()
     first = world.service.publisher(max_in_flight=1)
