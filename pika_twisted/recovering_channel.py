@@ -339,13 +339,13 @@ class RecoveringChannel(Topology):
     def on_consumer_cancelled(self, subscription: Subscription, reason: BaseException) -> None:
         """The broker cancelled a consumer: its queue was deleted, or moved to another node."""
         self.service.tell("consumer cancelled", subscription.consumer_tag, reason)
-        self._retry(self._subscribe_again, self.current, subscription)
+        self._retry(self._subscribe_again, subscription.channel, subscription)
 
     async def _subscribe_again(self, channel: Any, subscription: Subscription) -> bool:
-        if channel is not self.current or subscription.ended:
-            return True  # another channel has done it, or nobody wants it
+        if not channel.is_open or subscription.ended:
+            return True  # another channel does it, or nobody wants it
         await self.service.declare_again()
-        if channel is self.current and not subscription.ended:
+        if channel.is_open and not subscription.ended:
             await self._subscribe(channel, subscription)
         return True
 

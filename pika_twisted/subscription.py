@@ -67,12 +67,15 @@ class Subscription:
         self.queue.follows_stream = _OFFSET in self.arguments
         #: Nobody wants it any more: cancelled, or its queue deleted, by this client.
         self.ended = False
+        #: The TwistedChannel that it was begun on last.
+        self.channel: Any = None
 
     def __repr__(self) -> str:
         return f"<Subscription {self.consumer_tag} to {self.queue_name!r}>"
 
     async def start_on(self, channel: Any) -> None:
         """Consume on this TwistedChannel."""
+        self.channel = channel
         consumer = Consumer(
             channel, self.queue, self.auto_ack, channel._requeue, channel._cancel_consumer
         )

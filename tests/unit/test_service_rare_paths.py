@@ -244,6 +244,28 @@ def test_cancelled_before_it_is_subscribed_again(world: World) -> None:
     assert channel.consumer_tags == []
 
 
+def test_cancelled_by_the_broker_while_the_next_one_is_subscribed(world: World) -> None:
+    channel = started(world)
+    for tag in ("t", "u"):
+        settled(world, channel.basic_consume("q", consumer_tag=tag)).result()
+    answer = world.broker.answer
+
+    def hold_the_last(frame: Any) -> None:
+        if "Basic.Consume" in world.broker.said[-1]:
+            world.broker.postpone = spec.Basic.Consume
+        answer(frame)
+
+    world.broker.answer = hold_the_last  # type: ignore[method-assign]
+    reconnect(world)
+    (held,) = world.broker.postponed
+    world.broker.answer = answer  # type: ignore[method-assign]
+    world.broker.peer.send(held.channel_number, spec.Basic.Cancel("t", True))
+    world.broker.catch_up()
+    world.broker.run(1)
+    assert channel.is_open
+    assert world.service.stats().connection.consumers == 2
+
+
 @pytest.mark.parametrize("then", ["the channel is closed, too", "nobody wants it"])
 def test_a_consumer_that_was_cancelled_is_not_subscribed_twice(world: World, then: str) -> None:
     channel = started(world)
