@@ -288,6 +288,10 @@ class RecoveringChannel(Topology):
         return subscription.queue, tag
 
     async def _subscribe(self, channel: Any, subscription: Subscription) -> None:
+        if subscription.ended or subscription.queue.closed is not None:
+            subscription.ended = True
+            self.forget(subscription)
+            return
         name = self.service.recorder.current_name(subscription.queue_name)
         subscription.queue_name = name
         await subscription.start_on(channel)

@@ -209,6 +209,25 @@ def test_cancelled_while_its_consume_waits_for_a_connection(world: World) -> Non
     assert not world.broker.asked(spec.Basic.Consume)
 
 
+@pytest.mark.parametrize("end", ["cancelled", "its queue closed"])
+def test_a_consumer_that_nobody_wants_any_more_is_not_begun_again(world: World, end: str) -> None:
+    """The broker would deliver to it, and what an auto_ack consumer gets is gone then."""
+    channel = started(world)
+    settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    consuming = channel.basic_consume("q", auto_ack=True, consumer_tag="u")
+    queue, _ = settled(world, consuming).result()
+    world.broker.postpone = spec.Basic.Consume
+    reconnect(world)
+    if end == "cancelled":
+        watch(channel.basic_cancel("u")).result()
+    else:
+        queue.close(exceptions.ConsumerCancelled())
+    world.broker.catch_up()
+    assert channel.consumer_tags == ["t"]
+    begun = [each.consumer_tag for each in world.broker.asked(spec.Basic.Consume)]
+    assert begun.count("u") == 1
+
+
 def test_a_cancel_that_the_broker_refuses(world: World) -> None:
     channel = started(world)
     queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
