@@ -42,6 +42,11 @@ class Recorder:
             queue = self._renamed[queue]
         return queue
 
+    def is_stream(self, queue: str) -> bool:
+        """Whether it was declared as a stream."""
+        arguments = self.queues.get(queue, {}).get("arguments") or {}
+        return bool(arguments.get("x-queue-type") == "stream")
+
     def note(self, method: str, arguments: Arguments, answer: Any) -> None:
         """A call was answered by the broker."""
         take = getattr(self, f"_on_{method}", None)

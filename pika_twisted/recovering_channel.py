@@ -240,8 +240,9 @@ class RecoveringChannel(Topology):
         """Fires with `(queue_object, consumer_tag)`. Both stay valid on the next connections.
 
         When a connection is lost, messages that wait in the queue object are dropped, because they
-        are delivered again; those of an auto_ack consumer stay. A stream is continued behind the
-        last message that was handed out.
+        are delivered again; those of an auto_ack consumer stay. A stream that is consumed with
+        "x-stream-offset", or was declared on this service's channels, is continued behind the last
+        message that was handed out.
         """
         try:
             check_auto_ack("basic_consume", auto_ack)
@@ -294,6 +295,8 @@ class RecoveringChannel(Topology):
             return
         name = self.service.recorder.current_name(subscription.queue_name)
         subscription.queue_name = name
+        if self.service.recorder.is_stream(name):
+            subscription.queue.follows_stream = True
         await subscription.start_on(channel)
         if subscription.ended or subscription.queue.closed is not None:
             await channel.basic_cancel(subscription.consumer_tag)

@@ -326,6 +326,19 @@ def test_a_stream_goes_on_where_it_was(world: World, taken: int, resumed: int) -
     assert (len(queue.pending), world.service.stats().dropped) == (0, 3 - taken)
 
 
+@pytest.mark.parametrize(("kind", "resumed"), [("stream", {"x-stream-offset": 8}), ("quorum", {})])
+def test_a_stream_is_known_by_its_declaration(world: World, kind: str, resumed: Any) -> None:
+    channel = started(world)
+    arguments = {"x-queue-type": kind}
+    settled(world, channel.queue_declare("s", durable=True, arguments=arguments)).result()
+    queue, _ = settled(world, channel.basic_consume("s", consumer_tag="t")).result()
+    deliver = spec.Basic.Deliver("t", 1, False, "", "s")
+    world.broker.peer.send_content(channel.current, deliver, b"x", offset(7))
+    watch(queue.get()).result()
+    reconnect(world)
+    assert [each.arguments for each in world.broker.asked(spec.Basic.Consume)] == [{}, resumed]
+
+
 @pytest.mark.parametrize(
     "properties",
     [
