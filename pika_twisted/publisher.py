@@ -317,11 +317,11 @@ class Publisher:
         return isinstance(why, _LOST) and one.refusals < _MOST_REFUSALS
 
     def _finish(self, one: _Publish, result: Any) -> None:
-        if isinstance(result, Failure):
-            self.failed += 1
-        else:
-            self.confirmed += 1
         deferred = one.leave()
+        if not isinstance(result, Failure):
+            self.confirmed += 1
+        elif deferred is not None:  # else it has failed before, or was cancelled
+            self.failed += 1
         if deferred is not None and not deferred.called:
             deferred.callback(result)
 

@@ -114,6 +114,17 @@ def test_time_outs(session: Session) -> None:
     patient.result()
 
 
+def test_a_publish_fails_once(session: Session) -> None:
+    """Late, it is not counted again when its channel ends without a confirm."""
+    channel = session.channel()
+    target = publisher(session, channel, timeout=1)
+    late = publish(target, b"x")
+    session.clock.advance(1)
+    late.failure(PublishTimeout)
+    session.peer.close_channel(channel, 406, "PRECONDITION_FAILED")
+    assert (target.failed, target.confirmed, target.in_flight) == (1, 0, 0)
+
+
 def test_cancelling(session: Session) -> None:
     channel = session.channel()
     target = publisher(session, channel, max_in_flight=1)
