@@ -148,7 +148,7 @@ class RecoveringChannel(Topology):
             arguments["queue"] = self._last_declared
         while True:
             channel = await self.when_open(self.call_timeout)
-            if method != "queue_declare" and arguments.get("queue"):
+            if arguments.get("queue"):
                 arguments["queue"] = self.service.recorder.current_name(arguments["queue"])
             try:
                 answer = await getattr(channel, method)(**arguments)

@@ -143,6 +143,14 @@ def test_a_wrong_delay_fails_at_the_call(
     assert len(world.service._channels) == 0
 
 
+def test_an_earlier_name_works_in_a_passive_declare(world: World) -> None:
+    channel = started(world)
+    settled(world, channel.queue_declare("", exclusive=True)).result()
+    reconnect(world)
+    answer = settled(world, channel.queue_declare("amq.gen-1", passive=True)).result()
+    assert answer.method.queue == "amq.gen-2"
+
+
 def test_a_queue_without_a_name_is_the_last_declared_and_gets_a_new_name(world: World) -> None:
     renamed: list[Any] = []
     world.service.add_callback("queue renamed", lambda *names: renamed.append(names))
