@@ -340,7 +340,9 @@ class RecoveringService(Events, ClientService):
                 self.startService()
             return result
 
-        return defer.Deferred.fromCoroutine(self._stop()).addBoth(start_again)
+        stopped: defer.Deferred[None] = defer.Deferred()  # cancelled, it leaves the rest alone
+        defer.Deferred.fromCoroutine(self._stop()).addBoth(start_again).chainDeferred(stopped)
+        return stopped
 
     async def _stop(self) -> None:
         deadline = self.reactor.seconds() + self.drain_timeout

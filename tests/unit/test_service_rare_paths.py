@@ -651,6 +651,37 @@ def test_started_again_while_it_stops(world: World, when: str) -> None:
     assert len(world.broker.peers) == 2
 
 
+def test_nobody_waits_for_its_end_any_more(world: World) -> None:
+    channel = started(world)
+    stopped = world.service.stopService()
+    cancelled = watch(stopped)
+    stopped.cancel()
+    cancelled.failure(defer.CancelledError)
+    world.broker.run()
+    assert world.service.connection is None
+    watch(channel.when_open()).failure(NotConnected)
+    assert world.broker.asked(spec.Connection.Close)
+
+
+def test_stopped_by_a_handler_that_waits_for_it(world: World) -> None:
+    """Which ends at the deadline, by its cancellation; the service's stop isn't cancelled with it."""
+    world.start()
+    stops: list[Any] = []
+
+    def handler(message: Any) -> Any:
+        stops.append(world.service.stopService())
+        return stops[0]
+
+    handling = settled(world, world.service.consume("q", handler)).result()
+    world.broker.peer.deliver(handling.channel.current, handling.consumer_tag, b"stop")
+    world.broker.run(world.service.drain_timeout)
+    for _ in range(5):
+        world.broker.run(1)
+    assert watch(handling.when_stopped()).result() is None
+    assert world.service.connection is None
+    assert world.broker.asked(spec.Connection.Close)
+
+
 def test_stopped_after_it_was_started_again_while_it_stops(world: World) -> None:
     channel = started(world)
     stops = [watch(world.service.stopService())]
