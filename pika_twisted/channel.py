@@ -534,8 +534,8 @@ class TwistedChannel(Topology, Settling):
         name = queue or self._last_declared
         for consumer_tag in sorted(self._queue_name_to_consumer_tags[name]):
             reason = pika_exceptions.ConsumerCancelled(f"Queue {name} was deleted.")
+            self._channel.forget_consumer(consumer_tag)  # first: its user may take the tag again
             self._remove_consumer(consumer_tag, reason)
-            self._channel.forget_consumer(consumer_tag)
         return method_frame
 
     def _on_recovered(self, method_frame: Any) -> Any:

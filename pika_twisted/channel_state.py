@@ -197,9 +197,12 @@ class Channel(PikaChannel):  # type: ignore[misc]
         """See pika.channel.Channel.basic_cancel; it is always sent, each on its own CancelOk."""
         validators.require_string(consumer_tag, "consumer_tag")
         self._raise_if_not_open()
+        consumer = self._consumers.get(consumer_tag)
 
         def answered(method_frame: frame.Method[Any]) -> None:
-            self.forget_consumer(consumer_tag)
+            # Else it ended before, and the next one of that tag waits for this answer.
+            if self._consumers.get(consumer_tag) is consumer:
+                self.forget_consumer(consumer_tag)
             if callback is not None:
                 callback(method_frame)
 

@@ -402,6 +402,46 @@ def test_the_brokers_cancel_crosses_ours(session: Session) -> None:
     assert channel.consumer_tags == []
 
 
+@pytest.mark.parametrize("first", ["the broker's cancel", "another of ours", "nothing"])
+def test_a_consumer_begun_again_while_a_cancel_of_its_tag_is_under_way(
+    session: Session, first: str
+) -> None:
+    channel = session.channel()
+    if first != "nothing":
+        session.consumer(channel)
+    cancels = [watch(channel.basic_cancel("t"))]
+    if first == "the broker's cancel":
+        session.peer.send(channel, spec.Basic.Cancel("t", True))
+    elif first == "another of ours":
+        cancels.append(watch(channel.basic_cancel("t")))
+        session.peer.send(channel, spec.Basic.CancelOk("t"))
+    again = watch(channel.basic_consume("q", consumer_tag="t"))
+    session.peer.send(channel, spec.Basic.CancelOk("t"))
+    assert [cancel.result().method.NAME for cancel in cancels] == ["Basic.CancelOk"] * len(cancels)
+    session.peer.expect(spec.Basic.Consume, consumer_tag="t")
+    session.peer.send(channel, spec.Basic.ConsumeOk("t"))
+    queue, _ = again.result()
+    assert channel.consumer_tags == ["t"]
+    session.peer.forget()
+    session.peer.deliver(channel, "t", b"x")
+    assert bodies(queue.pending) == [b"x"]
+    session.peer.expect_none()
+
+
+def test_a_consumer_begun_again_when_its_queue_is_deleted(session: Session) -> None:
+    """By whoever waited for a message: the tag is free then."""
+    channel = session.channel()
+    queue = session.consumer(channel)
+    again = watch(queue.get().addErrback(lambda _: channel.basic_consume("r", consumer_tag="t")))
+    channel.queue_delete("q")
+    session.peer.send(channel, spec.Queue.DeleteOk(0))
+    session.peer.expect(spec.Basic.Consume, queue="r", consumer_tag="t")
+    session.peer.send(channel, spec.Basic.ConsumeOk("t"))
+    messages, _ = again.result()
+    session.peer.deliver(channel, "t", b"x")
+    assert bodies(messages.pending) == [b"x"]
+
+
 def test_deleting_a_queue_whose_consumer_the_broker_cancels_first(session: Session) -> None:
     channel = session.channel()
     queue = session.consumer(channel)
