@@ -144,7 +144,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
             transport.abortConnection()
             return
         self._transport = self.gate.transport = transport
-        self.outbound.attach(transport)
+        self.outbound.attach(transport, self.gate.stay_open)
         if self._handshake_timeout:
             self._guard(self._handshake_timeout, self._on_handshake_timeout)
         self._on_stream_connected()

@@ -51,8 +51,8 @@ class Outbound:
         self._transport: Any = None
         self._hooks: dict[str, Any] = {}
 
-    def attach(self, transport: Any) -> None:
-        """Write to this transport from now on.
+    def attach(self, transport: Any, ending: Callable[[], Any]) -> None:
+        """Write to this transport from now on; `ending` is called before it is closed.
 
         After `loseConnection()` a TLS transport drops what is written, and a TCP one may be gone
         before the turn ends. Users call it on the transport itself, as ClientService does: so the
@@ -65,7 +65,7 @@ class Outbound:
             for name in ("loseConnection", "loseWriteConnection"):
                 method = getattr(transport, name, None)
                 if method is not None:
-                    self._hooks[name] = self._flushing_first(method)
+                    self._hooks[name] = self._flushing_first(method, ending)
                     setattr(transport, name, self._hooks[name])
         except AttributeError:  # it has no room for attributes
             self._unhook()
@@ -85,9 +85,12 @@ class Outbound:
         self.buffer.hold(False)
         self.ledgers, self._delayed = [], []
 
-    def _flushing_first(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _flushing_first(
+        self, method: Callable[..., Any], ending: Callable[[], Any]
+    ) -> Callable[..., Any]:
         def flush_first(*args: Any, **kwargs: Any) -> Any:
             self.flush()
+            ending()
             return method(*args, **kwargs)
 
         return flush_first

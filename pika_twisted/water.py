@@ -88,6 +88,11 @@ class ReadGate:
             if self.transport is not None:
                 self.transport.resumeProducing()
 
+    def stay_open(self) -> None:
+        """Pause no more: the transport closes, and over TLS that takes the peer's close_notify."""
+        self.resume()
+        self.transport = None
+
     def queue_has_room(self, queue: WaterMarkedQueue) -> None:
         """`queue` is below its marks, or gone."""
         self.full.discard(queue)

@@ -169,6 +169,19 @@ def test_one_full_queue_is_enough(session: Session) -> None:
     assert not is_paused(session)
 
 
+@pytest.mark.parametrize("full_when", ["before", "after"])
+def test_a_transport_that_is_closed_is_read_to_its_end(session: Session, full_when: str) -> None:
+    """As ClientService closes it; over TLS it would wait for ever for the peer's close_notify."""
+    session.tls = True
+    queue, channel = flooded(session, 5 if full_when == "before" else 0)
+    assert is_paused(session) == (full_when == "before")
+    session.protocol.transport.loseConnection()
+    assert not is_paused(session)
+    session.peer.deliver(channel, "flood", *[b"x"] * 5, first=6)
+    assert not is_paused(session)
+    assert len(queue.pending) >= 5
+
+
 def test_a_pause_is_counted(session: Session) -> None:
     queue, _ = flooded(session, 0)
     gate = session.protocol._impl.gate
