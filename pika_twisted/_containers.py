@@ -25,9 +25,10 @@ class TagIndex(dict):  # type: ignore[type-arg]
         """File a consumer under its queue."""
         self.setdefault(queue, set()).add(consumer_tag)
 
-    def discard(self, consumer_tag: str) -> None:
-        """Remove a consumer, wherever it is filed."""
-        for queue, tags in list(self.items()):
+    def discard(self, consumer_tag: str, queue: str | None = None) -> None:
+        """Remove a consumer from its queue, or wherever it is filed."""
+        for name in list(self) if queue is None else [queue]:
+            tags = self[name]
             tags.discard(consumer_tag)
             if not tags:
-                del self[queue]
+                self.pop(name, None)

@@ -473,7 +473,8 @@ class TwistedChannel(Topology, Settling):
         """Nothing more comes for this consumer: close its queue."""
         queue = self._consumers.pop(consumer_tag)
         consumer = self._details.pop(consumer_tag, None)
-        self._queue_name_to_consumer_tags.discard(consumer_tag)
+        filed = None if consumer is None else consumer.queue_name
+        self._queue_name_to_consumer_tags.discard(consumer_tag, filed)
         if consumer is None:
             queue.close(reason, **how)
         else:

@@ -9,6 +9,7 @@ from pika import exceptions, spec
 from twisted.internet import defer, error
 
 from pika_twisted import AlreadySettled, TwistedChannel
+from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import TwistedLog, call, run, watch
 from tests.support.peer import encoded_content, encoded_method
 from tests.support.session import Session
@@ -451,6 +452,25 @@ def test_deleting_a_queue_whose_consumer_the_broker_cancels_first(session: Sessi
     deleting.result()
     watch(queue.get()).failure(exceptions.ConsumerCancelled)
     assert session.consumer(channel, "t", "q").pending == []
+
+
+def test_the_end_of_many_consumers_costs_each_the_same(session: Session) -> None:
+    session.open()
+
+    def end(count: int) -> float:
+        channel = session.channel()
+        for number in range(count):
+            session.consumer(channel, f"t{number}", f"q{number}")
+        session.peer.forget()
+        number = channel.channel_number
+        cancels = [encoded_method(number, spec.Basic.Cancel(f"t{n}", True)) for n in range(count)]
+        spent = cpu(lambda: session.peer.send_bytes(b"".join(cancels)))
+        assert channel.consumer_tags == [] and not channel._queue_name_to_consumer_tags
+        channel.close()
+        session.peer.send(channel, spec.Channel.CloseOk())
+        return spent
+
+    assert_grows_at_most(end, 200)
 
 
 def test_a_queue_its_user_closed_and_then_cancels(session: Session) -> None:
