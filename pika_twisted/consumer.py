@@ -62,7 +62,12 @@ class Consumer:
         """Hand out what the decoder, or `on_message()`, put into the queue."""
         queue = self.queue
         if self.ledger is not None and queue.pending:
-            self.ledger.note(queue.pending[-1].method.delivery_tag)
+            last = queue.pending[-1]
+            if not isinstance(last, ReceivedMessage):  # which the user has put behind it
+                messages = (m for m in reversed(queue.pending) if isinstance(m, ReceivedMessage))
+                last = next(messages, None)
+            if last is not None:
+                self.ledger.note(last.method.delivery_tag)
         if queue.closed is None:
             queue.wake()
             if not self._warned and len(queue.pending) > LARGE_BACKLOG:

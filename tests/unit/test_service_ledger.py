@@ -368,6 +368,20 @@ def test_all_messages_are_also_those_that_came_into_a_closed_queue(session: Sess
     assert (acked.delivery_tag, acked.multiple) == (2, True)
 
 
+def test_what_the_user_puts_behind_a_message_is_none(session: Session) -> None:
+    channel = session.channel()
+    channel.ack_batching = True
+    queue, other = session.consumer(channel), session.consumer(channel, "u")
+    queue.get().addCallback(lambda _: other.put(None))  # before the other queue is looked at
+    with session.peer.one_read():
+        session.peer.deliver(channel, "t", b"1")
+        session.peer.deliver(channel, "u", b"2", first=2)
+    assert session.protocol.is_open
+    assert None in other.drain()
+    channel.basic_ack(0, multiple=True)
+    assert session.peer.expect(spec.Basic.Ack).method.delivery_tag == 2
+
+
 def test_batching_has_to_be_asked_for_in_time(session: Session) -> None:
     channel = session.channel()
     for wrong in (0, -1, False, "5"):
