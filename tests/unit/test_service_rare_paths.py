@@ -664,7 +664,7 @@ def test_nobody_waits_for_its_end_any_more(world: World) -> None:
 
 
 def test_stopped_by_a_handler_that_waits_for_it(world: World) -> None:
-    """Which ends at the deadline, by its cancellation; the service's stop isn't cancelled with it."""
+    """Which ends at the deadline, by its cancellation; the stop of the service isn't."""
     world.start()
     stops: list[Any] = []
 
