@@ -137,6 +137,7 @@ class Recorder:
             if now == old:
                 self._renamed[earlier] = new
         self._renamed[old] = new
+        self._renamed.pop(new, None)  # a broker that gives a name again would close a circle
         while len(self._renamed) > _NAMES_KEPT * (len(self.queues) + 1):
             del self._renamed[next(iter(self._renamed))]
         for key, binding in list(self.queue_bindings.items()):

@@ -89,6 +89,18 @@ def test_names_follow_a_queue_that_the_broker_names() -> None:
     assert len(recorder._renamed) <= 20
 
 
+def test_a_name_that_a_broker_gives_again_is_the_queue_s() -> None:
+    recorder = Recorder()
+    recorder.note("queue_declare", {"queue": ""}, declared("first"))
+    for name in ("second", "first"):
+        answer = defer.succeed(declared(name))
+        channel = type("Names", (), {"queue_declare": lambda self, queue, answer=answer: answer})()
+        watch(defer.Deferred.fromCoroutine(recorder.declare_on(channel, lambda *_: None))).result()
+        assert list(recorder.queues) == [name]
+        assert name not in recorder._renamed  # else current_name() would never return
+        assert [recorder.current_name(each) for each in ("first", "second")] == [name] * 2
+
+
 def test_a_queue_s_own_name_as_routing_key_follows_it() -> None:
     recorder = Recorder()
     recorder.note("queue_declare", {"queue": ""}, declared("amq.gen-1"))
