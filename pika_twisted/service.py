@@ -461,7 +461,7 @@ class RecoveringService(Events, ClientService):
                 self._earlier = self._earlier.plus(connection.stats())
                 connecting.drop(connection)
                 raise
-        except Exception as why:
+        except (Exception, asyncio.CancelledError) as why:
             self.failed_attempts += 1
             self.trouble = fresh_exception(why)
             if self.running:

@@ -540,6 +540,23 @@ def test_a_setup_whose_asyncio_task_is_cancelled_is_tried_again(world: World) ->
     assert channel.is_open and world.told.count("recovery failed") == 3
 
 
+def test_a_service_s_setup_whose_asyncio_task_is_cancelled_is_a_failed_attempt() -> None:
+    failures: list[Any] = [asyncio.CancelledError("no time")] * 3
+
+    async def setup(channel: Any) -> None:
+        if failures:
+            raise failures.pop()
+
+    world = World(setup=setup)
+    world.start()
+    assert isinstance(world.service.trouble, asyncio.CancelledError)
+    for _ in range(5):
+        world.broker.run(1)
+    assert world.told == ["recovery failed"] * 3 + ["connected"]
+    assert world.service.stats().failed_attempts == 3
+    world.finish()
+
+
 def test_a_channel_that_is_closed_while_it_is_opened(world: World) -> None:
     world.start()
     world.broker.postpone = spec.Channel.Open
