@@ -375,6 +375,7 @@ class NamesQueues:
 
     def __init__(self, world: World) -> None:
         self.there: list[str] = []
+        self.refusals: list[int] = []
         self.named = 0
         self._answer, self._peer = world.broker.answer, lambda: world.broker.peer
         world.broker.answer = self  # type: ignore[assignment,method-assign]
@@ -383,8 +384,9 @@ class NamesQueues:
         method = getattr(frame, "method", None)
         if not isinstance(method, spec.Queue.Declare):
             self._answer(frame)
-        elif method.passive and method.queue not in self.there:
-            self._peer().send(frame.channel_number, spec.Channel.Close(404, "NOT_FOUND", 50, 10))
+        elif method.passive and (self.refusals or method.queue not in self.there):
+            code = self.refusals.pop() if self.refusals else 404
+            self._peer().send(frame.channel_number, spec.Channel.Close(code, "NO", 50, 10))
         else:
             if not method.queue:
                 self.named += 1
@@ -425,6 +427,21 @@ def test_a_queue_with_a_name_of_the_broker_s_outlives_another_channel(world: Wor
     world.broker.run(1)
     assert other.is_open
     assert queues.there == list(world.service.recorder.queues) == ["amq.gen-1"]
+
+
+def test_a_queue_with_a_name_of_the_broker_s_that_can_t_be_asked_for(world: World) -> None:
+    channel = started(world)
+    queues = NamesQueues(world)
+    settled(world, channel.queue_declare("", exclusive=True)).result()
+    queues.refusals = [541, 541]
+    world.broker.peer.close_channel(channel.current, 404, "NOT_FOUND")
+    world.broker.run(0.1)
+    world.broker.run(0.2)
+    assert (channel.is_open, world.told.count("recovery failed")) == (False, 2)
+    world.broker.run(0.4)
+    assert channel.is_open
+    assert queues.there == list(world.service.recorder.queues) == ["amq.gen-1"]
+    assert world.service.stats().connection.channels == 1  # none is left of the failed attempts
 
 
 def test_a_queue_with_a_name_of_the_broker_s_is_replaced_once(world: World) -> None:
