@@ -61,13 +61,8 @@ class Consumer:
     def wake(self) -> None:
         """Hand out what the decoder, or `on_message()`, put into the queue."""
         queue = self.queue
-        if self.ledger is not None and queue.pending:
-            last = queue.pending[-1]
-            if not isinstance(last, ReceivedMessage):  # which the user has put behind it
-                messages = (m for m in reversed(queue.pending) if isinstance(m, ReceivedMessage))
-                last = next(messages, None)
-            if last is not None:
-                self.ledger.note(last.method.delivery_tag)
+        if self.ledger is not None:
+            self.note_pending(self.ledger)
         if queue.closed is None:
             queue.wake()
             if not self._warned and len(queue.pending) > LARGE_BACKLOG:
@@ -82,6 +77,19 @@ class Consumer:
                 self.consumer_tag,
             )
             self._stop(self)
+
+    def note_pending(self, ledger: Ledger) -> None:
+        """Tell a ledger of the latest message that waits."""
+        pending = self.queue.pending
+        if pending and self._has_brought(pending[-1]):
+            ledger.note(pending[-1].method.delivery_tag)
+        else:  # what the user has put behind it; what a recovered queue has from before
+            last = next(filter(self._has_brought, reversed(pending)), None)
+            if last is not None:
+                ledger.note(last.method.delivery_tag)
+
+    def _has_brought(self, message: Any) -> bool:
+        return isinstance(message, ReceivedMessage) and message.channel is self.channel
 
     def _warn(self) -> None:
         self._warned = True

@@ -99,6 +99,7 @@ class Settling:
         if ledger is None:
             return
         consumer.ledger = ledger
+        consumer.note_pending(ledger)
         if consumer.auto_ack and consumer.consumer_tag is not None:
             # Its tags are to be skipped one by one; the decoder would hand them out unseen.
             self._channel.deliver_indirectly(consumer.consumer_tag)

@@ -368,6 +368,23 @@ def test_all_messages_are_also_those_that_came_into_a_closed_queue(session: Sess
     assert (acked.delivery_tag, acked.multiple) == (2, True)
 
 
+@pytest.mark.parametrize("settle", ["basic_ack", "basic_nack"])
+def test_all_messages_are_also_those_that_waited_when_the_first_was_settled(
+    session: Session, settle: str
+) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"1", b"2", b"3")
+    take(queue, 1)[0].ack()
+    messages = take(queue, 2)
+    getattr(channel, settle)(0, True)
+    session.peer.forget()
+    for message in messages:
+        with pytest.raises(AlreadySettled):
+            message.ack()
+    session.peer.expect_none()
+
+
 def test_what_the_user_puts_behind_a_message_is_none(session: Session) -> None:
     channel = session.channel()
     channel.ack_batching = True
