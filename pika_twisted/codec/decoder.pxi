@@ -280,13 +280,13 @@ cdef class FrameDecoder:
             if self.streams():
                 self.carried = 0
                 return 0
+        elif self.frame_type == BODY_FRAME and self.body_channel.forgotten:
+            self.check_body()  # its channel went while the frame was carried
         if not self.carry_up_to(self.frame_size + FRAME_OVERHEAD):
             return 0
         self.carried = 0  # the octets stay where they are until the next frame is carried
         self.started = True
         payload[0] = self.carry + HEAD_SIZE
-        if self.frame_type == BODY_FRAME and self.body_channel.forgotten:
-            self.check_body()  # its channel went while the frame was carried
         return self.check_end(self.carry[HEAD_SIZE + self.frame_size])
 
     cdef int check_protocol_header(self) except -1:

@@ -134,6 +134,14 @@ def test_forget_channel_while_a_body_frame_is_carried(codec: Any, end: bytes) ->
     assert drain(decoder, body[9:]) == [shape.of_error(505)]
 
 
+def test_a_carried_body_frame_is_refused_as_soon_as_its_channel_has_gone(codec: Any) -> None:
+    decoder = Direct(codec).decoder
+    begun = wire.method_frame(1, wire.deliver()) + wire.raw_header(1, 5)
+    assert len(drain(decoder, begun + wire.body_frame(1, b"abcde")[:9])) == 2
+    decoder.forget_channel(1)
+    assert drain(decoder, b"") == [shape.of_error(505)]
+
+
 def test_forget_channel_in_the_middle_of_a_frame(codec: Any) -> None:
     """The rest of a body frame that was begun is of a content that is no more."""
     direct = Direct(codec, (1, "ct"))
