@@ -49,8 +49,11 @@ cdef enum:
 cdef class Backlog:
     """First in, first out, in constant time whatever its length; looks like a list otherwise."""
 
-    # A ring in a list, which the cyclic collector can see into; its size is a power of two.
+    # A ring in a list; its size is a power of two. As long as nothing is in it but messages that
+    # the cyclic collector does not see, it doesn't see a long one either: with 100,000 queued it
+    # would add two thirds to a full collection.
     cdef list ring
+    cdef bint shown
     cdef Py_ssize_t head, count, mask
     cdef readonly Py_ssize_t body_bytes
 
@@ -59,10 +62,11 @@ cdef class Backlog:
 
     def __init__(self, items=()):
         for item in items:
-            self.push(item)
+            self.append(item)
 
     cdef int reset(self) except -1:
         self.ring = [None] * SMALLEST_RING
+        self.shown = False
         self.mask = SMALLEST_RING - 1
         self.head = self.count = self.body_bytes = 0
         return 0
@@ -80,6 +84,16 @@ cdef class Backlog:
         self.ring = ring + [None] * len(ring)
         self.mask = 2 * len(ring) - 1
         self.head = 0
+        if not self.shown:
+            PyObject_GC_UnTrack(<PyObject*>self.ring)
+        return 0
+
+    cdef inline int show(self) except -1:
+        """Let the collector see the ring: what is in it may be part of a cycle from now on."""
+        if not self.shown:
+            self.shown = True
+            if not PyObject_GC_IsTracked(self.ring):
+                PyObject_GC_Track(<PyObject*>self.ring)
         return 0
 
     cdef object pop(self):
@@ -93,10 +107,12 @@ cdef class Backlog:
         return visible(item)
 
     cdef inline object at(self, Py_ssize_t index):
+        self.show()
         return visible(self.ring[(self.head + index) & self.mask])
 
     def append(self, item):
         """Add ``item`` at the end."""
+        self.show()
         self.push(item)
 
     def popleft(self):
@@ -121,6 +137,7 @@ cdef class Backlog:
     def track(self):
         """Show all items to the cyclic collector; for a queue that ends with messages in it."""
         cdef Py_ssize_t i
+        self.show()
         for i in range(self.count):
             self.at(i)
 

@@ -14,7 +14,7 @@ import pytest
 from pika import DeliveryMode, frame, spec
 
 from tests.support import shape, wire
-from tests.unit.conftest import Message
+from tests.unit.conftest import Message, load
 from tests.unit.test_decoder_content import Direct
 
 LIGHT = {
@@ -286,13 +286,13 @@ class Holder:
         self.kept: list[Any] = []
 
 
-def cycle_through(codec: Any, take: Callable[[Any], list[Any]]) -> weakref.ref[Holder]:
+def cycle_through(codec: Any, take: Callable[[Any], list[Any]], count: int) -> weakref.ref[Holder]:
     """Messages that reach the user and are kept on the channel they point at."""
     holder = Holder()
     decoder = codec.FrameDecoder(Message)
     backlog = codec.Backlog()
     decoder.subscribe(1, "ct", backlog, holder, None)
-    decoder.feed(wire.content(1, b"x", PROPERTIES["usual"]) * 3)
+    decoder.feed(wire.content(1, b"x", PROPERTIES["usual"]) * count)
     assert decoder.next_frame() is None
     holder.kept += take(backlog)
     assert len(holder.kept) >= 1
@@ -310,13 +310,56 @@ TAKES: dict[str, Callable[[Any], list[Any]]] = {
 }
 
 
+@pytest.mark.parametrize("count", [3, 40])
 @pytest.mark.parametrize("take", TAKES)
-def test_cycles_are_collected(codec: Any, take: str) -> None:
+def test_cycles_are_collected(codec: Any, take: str, count: int) -> None:
     """Messages waiting in a backlog are hidden from the collector; taken ones must not be."""
-    reference = cycle_through(codec, TAKES[take])
+    reference = cycle_through(codec, TAKES[take], count)
     gc.collect()
     gc.collect()
     assert reference() is None
+
+
+def test_cycles_of_what_users_put_into_a_backlog_are_collected(codec: Any) -> None:
+    holder = Holder()
+    backlog = codec.Backlog()
+    decoder = codec.FrameDecoder(Message)
+    decoder.subscribe(1, "ct", backlog, None, None)
+    decoder.feed(wire.content(1, b"x", PROPERTIES["usual"]) * 40)
+    assert decoder.next_frame() is None
+    for _ in range(100):
+        backlog.append([holder])
+    holder.kept.append(backlog)
+    reference = weakref.ref(holder)
+    del holder, backlog, decoder
+    gc.collect()
+    assert reference() is None
+
+
+def test_a_long_backlog_is_hidden_while_only_the_decoder_fills_it() -> None:
+    """A collection would look at each of its messages: x1.7 with 100,000 of them, not x1.0."""
+    codec = load("compiled")
+    backlog = codec.Backlog()
+
+    def is_shown() -> bool:
+        (ring,) = [each for each in gc.get_referents(backlog) if isinstance(each, list)]
+        return gc.is_tracked(ring)
+
+    def deliver() -> None:
+        decoder = codec.FrameDecoder(Message)
+        decoder.subscribe(1, "ct", backlog, None, None)
+        decoder.feed(wire.content(1, b"x", PROPERTIES["usual"]) * 1_100)
+        assert decoder.next_frame() is None
+
+    for show in (backlog.track, lambda: backlog[5], lambda: backlog.append(None), backlog.copy):
+        deliver()
+        assert not is_shown()
+        backlog.popmany(50)
+        assert not is_shown()
+        show()
+        assert is_shown()
+        backlog.clear()
+    assert len(backlog) == 0
 
 
 @pytest.mark.parametrize("take", [name for name in TAKES if name != "track"])
