@@ -35,10 +35,30 @@ ctypedef PySendResult (*send_function)(object, object, PyObject **) except PYGEN
 
 cdef extern from *:
     """
+    /* What CPython 3.12 and later ask instead of am_send. In C, as Cython adds a traceback to what it
+       raises: `await` costs 0.4 us less. NULL without an exception is a StopIteration of None. */
+    static PyObject *pt_next(PyObject *self) {
+        PyObject *result = NULL, *stop;
+        PySendResult status = Py_TYPE(self)->tp_as_async->am_send(self, Py_None, &result);
+        if (status != PYGEN_RETURN)
+            return result;
+        if (result != Py_None && (stop = PyObject_CallOneArg(PyExc_StopIteration, result))) {
+    #if PY_VERSION_HEX >= 0x030C0000
+            PyErr_SetRaisedException(stop);
+    #else
+            PyErr_SetObject(PyExc_StopIteration, stop);
+            Py_DECREF(stop);
+    #endif
+        }
+        Py_DECREF(result);
+        return NULL;
+    }
+
     /* Cython has no name for the slot am_send. With it `await` gets a value without a StopIteration:
        0.05 instead of 0.25 us. */
     static void pt_set_send(PyObject *cls, void *function) {
         ((PyTypeObject *)cls)->tp_as_async->am_send = (sendfunc)function;
+        ((PyTypeObject *)cls)->tp_iternext = pt_next;
     }
 
     static void pt_set_slots(PyObject *cls, void *get, void *set, void *await) {
