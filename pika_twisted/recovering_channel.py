@@ -124,17 +124,11 @@ class RecoveringChannel(Topology):
 
     def _give_up(self, seconds: float) -> None:
         """Raise NotConnected, with what is known of why."""
-        service, why = self.service, None
+        service = self.service
         if service.connection is not None:
-            text = f"The channel has not been open for {seconds:g} s"
-        else:
-            why = service.trouble
-            text = f"The service has had no connection for {seconds:g} s"
-            if why is not None:
-                text += f": {why}"
-            elif not service.running:
-                text += ": startService() was not called"
-        raise NotConnected(text) from why
+            raise NotConnected(f"The channel has not been open for {seconds:g} s")
+        text, why = f"The service has had no connection for {seconds:g} s", service._why_down()
+        raise NotConnected(text if why is None else f"{text}: {why}") from service.trouble
 
     def _call(
         self, name: str, effect: Callable[[Any], Any] | None = None, **arguments: Any

@@ -642,15 +642,20 @@ def test_waiting_consumers_get_what_came_before_bad_octets(session: Session) -> 
     assert getting[2].failure(exceptions.ChannelClosed).args[0] == 501
 
 
-def test_cancelling_ready_while_connection_ready_is_at_work(session: Session) -> None:
-    setting_up: defer.Deferred[Any] = defer.Deferred()
+def connect_with_work(session: Session, setting_up: defer.Deferred[Any]) -> Any:
+    """A connection whose connectionReady() is at work until `setting_up` fires."""
 
     def factory(parameters: Any, reactor: Any) -> Any:
         protocol = session.adapter.connection(parameters, reactor)
         protocol.connectionReady = lambda: setting_up
         return protocol
 
-    protocol = session.connect(factory=factory)
+    return session.connect(factory=factory)
+
+
+def test_cancelling_ready_while_connection_ready_is_at_work(session: Session) -> None:
+    setting_up: defer.Deferred[Any] = defer.Deferred()
+    protocol = connect_with_work(session, setting_up)
     deferred = protocol.ready
     ready, waiting = watch(deferred), watch(protocol.when_ready())
     session.peer.start()
@@ -666,13 +671,7 @@ def test_cancelling_ready_while_connection_ready_is_at_work(session: Session) ->
 
 def test_a_connection_lost_while_connection_ready_is_at_work(session: Session) -> None:
     setting_up: defer.Deferred[Any] = defer.Deferred()
-
-    def factory(parameters: Any, reactor: Any) -> Any:
-        protocol = session.adapter.connection(parameters, reactor)
-        protocol.connectionReady = lambda: setting_up
-        return protocol
-
-    protocol = session.connect(factory=factory)
+    protocol = connect_with_work(session, setting_up)
     waiting = watch(protocol.when_ready())
     session.peer.start()
     session.peer.tune(heartbeat=0)
