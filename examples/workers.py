@@ -53,6 +53,10 @@ def main() -> None:
         worker.start()
 
     def stop(*_: Any) -> None:
+        # From here a signal stops nothing more: not the joins below, and not the interpreter's own
+        # end, when it puts the default back in place of handlers (but leaves what is ignored).
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for worker in workers:
             worker.terminate()
 

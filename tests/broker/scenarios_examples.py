@@ -50,11 +50,12 @@ class Program:
         return self.wait(20)
 
     def stop_often(self) -> int:
-        """SIGTERM, and again and again while it shuts down; the exit code."""
-        for _ in range(20):
+        """SIGTERM, and again and again until it has ended; the exit code."""
+        deadline = time.monotonic() + 20
+        while self.process.poll() is None and time.monotonic() < deadline:
             self.process.send_signal(signal.SIGTERM)
             time.sleep(0.003)
-        return self.wait(20)
+        return self.wait(1)
 
     def wait(self, seconds: float) -> int:
         """The exit code; the process is gone afterwards in any case."""
