@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pika import exceptions as pika_exceptions
+from pika import spec
+from twisted.internet import defer
+
 Arguments = dict[str, Any]
 
 #: Earlier names remembered for each queue.
@@ -28,6 +32,7 @@ class Recorder:
         self.exchange_bindings: dict[Any, Arguments] = {}
         self.queue_bindings: dict[Any, Arguments] = {}
         self._renamed: dict[str, str] = {}
+        self._declaring = defer.DeferredLock()
 
     def __repr__(self) -> str:
         bindings = len(self.exchange_bindings) + len(self.queue_bindings)
@@ -101,9 +106,8 @@ class Recorder:
     ) -> None:
         """Declare everything on a TwistedChannel; fails at the first refusal.
 
-        `renamed(old, new)` is called for each queue that the broker names. On a connection that is
-        not new such a queue may be there: declared once more it would be a second one, bound and
-        without consumers. `exists(name)` finds out.
+        `renamed(old, new)` is called for each queue that the broker names. `exists(name)` says
+        whether such a queue is there already.
         """
         for exchange in list(self.exchanges.values()):
             await channel.exchange_declare(**exchange)
@@ -115,6 +119,36 @@ class Recorder:
                 await self.declare_queue(channel, name, renamed)
         for binding in list(self.queue_bindings.values()):
             await channel.queue_bind(**binding)
+
+    async def declare_again(self, connection: Any, renamed: Callable[[str, str], Any]) -> None:
+        """Declare everything on a connection that is not new.
+
+        A queue that the broker named may be there: declared once more it would be a second one,
+        bound and without consumers.
+        """
+        # One after the other: two at once would each find a queue missing, and have it named.
+        await self._declaring.run(
+            lambda: defer.Deferred.fromCoroutine(self._declare_again(connection, renamed))
+        )
+
+    async def _declare_again(self, connection: Any, renamed: Callable[[str, str], Any]) -> None:
+        async def exists(queue: str) -> bool:
+            asking = await connection.channel()  # a no closes it
+            try:
+                await asking.queue_declare(queue, passive=True)
+            except pika_exceptions.ChannelClosedByBroker as refusal:
+                if refusal.reply_code != spec.NOT_FOUND:
+                    raise
+                return False
+            asking.close()
+            return True
+
+        channel = await connection.channel()
+        try:
+            await self.declare_on(channel, renamed, exists)
+        finally:
+            if channel.is_open:  # a refusal has closed it
+                channel.close()
 
     async def declare_queue(
         self, channel: Any, name: str, renamed: Callable[[str, str], Any]

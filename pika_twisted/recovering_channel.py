@@ -16,9 +16,8 @@ from ._containers import OrderedSet
 from ._guard import guarded
 from ._reasons import fresh_exception
 from .connecting import maybe_await
+from .consuming import Consuming
 from .losses import GoneEncoder, NotConnected, is_loss
-from .queue import ClosableDeferredQueue
-from .subscription import Subscription
 from .topology import Topology
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -28,7 +27,7 @@ FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
 
 
-class RecoveringChannel(Topology):
+class RecoveringChannel(Consuming, Topology):
     """Made by `RecoveringService.channel()`; its methods are those of `TwistedChannel`.
 
     What is declared, bound, set and consumed here is declared, bound, set and consumed again on
@@ -57,6 +56,7 @@ class RecoveringChannel(Topology):
         setup: Callable[[Any], Any] | None = None,
     ) -> None:
         check_ack_delay(ack_delay, ack_batching)
+        super().__init__()
         self.service = service
         self.current: Any = None
         #: How long a call waits for a connection; None for ever.
@@ -68,9 +68,6 @@ class RecoveringChannel(Topology):
         self._qos: dict[bool, dict[str, Any]] = {}
         if prefetch_count is not None:
             self._qos[False] = {"prefetch_count": prefetch_count}
-        self._subscriptions: dict[str, Subscription] = {}
-        #: Consumers that the broker has not agreed to yet, each with who waits for its end.
-        self._starting: dict[Subscription, list[defer.Deferred[None]]] = {}
         self._return_callbacks: list[Callable[[Any], Any]] = []
         self._close_callbacks: list[Callable[[Any, BaseException], Any]] = []
         self._waiters = OrderedSet()
@@ -87,22 +84,6 @@ class RecoveringChannel(Topology):
     def is_open(self) -> bool:
         """Whether a call would leave now."""
         return self.current is not None and bool(self.current.is_open)
-
-    @property
-    def consumer_tags(self) -> list[str]:
-        """The consumers that are not cancelled."""
-        return list(self._subscriptions)
-
-    def consumes_from(self, queue: str) -> bool:
-        """Whether there is a consumer of this queue, or is going to be."""
-        name = self.service.recorder.current_name
-        wanted = (each for each in (*self.subscriptions, *self._starting) if not each.ended)
-        return any(name(each.queue_name) == queue for each in wanted)
-
-    @property
-    def subscriptions(self) -> list[Subscription]:
-        """What is consumed here."""
-        return list(self._subscriptions.values())
 
     # Calls
 
@@ -140,29 +121,31 @@ class RecoveringChannel(Topology):
         """Make a call until it is answered; the answer is recorded."""
         if arguments.get("queue") == "" and method != "queue_declare":
             arguments["queue"] = self._last_declared
-        while True:
-            channel = await self.when_open(self.call_timeout)
+
+        async def ask(channel: Any) -> Any:
             if arguments.get("queue"):
                 arguments["queue"] = self.service.recorder.current_name(arguments["queue"])
+            return await getattr(channel, method)(**arguments)
+
+        answer = await self._until_answered(ask)
+        self.service.recorder.note(method, arguments, answer)
+        if method == "queue_declare":
+            self._last_declared = answer.method.queue
+        return answer
+
+    async def _until_answered(self, ask: Callable[[Any], Any]) -> Any:
+        """Call `ask(channel)` when there is one; again when the connection was lost under it."""
+        while True:
+            channel = await self.when_open(self.call_timeout)
             try:
-                answer = await getattr(channel, method)(**arguments)
+                return await ask(channel)
             except Exception as why:
                 if not is_loss(why):
                     raise
                 if channel is self.current:  # else it would be asked again at once
                     self.current = None
-                continue
-            self.service.recorder.note(method, arguments, answer)
-            if method == "queue_declare":
-                self._last_declared = answer.method.queue
-            return answer
 
     def _on_queue_declared(self, method_frame: Any) -> Any:
-        return method_frame
-
-    def _on_queue_deleted(self, method_frame: Any, queue: str) -> Any:
-        recorder = self.service.recorder
-        self.service.end_subscriptions(recorder.current_name(queue or self._last_declared))
         return method_frame
 
     def basic_qos(
@@ -221,135 +204,6 @@ class RecoveringChannel(Topology):
             )
         )
 
-    # Consuming
-
-    def basic_consume(
-        self,
-        queue: str,
-        auto_ack: bool = False,
-        exclusive: bool = False,
-        consumer_tag: str | None = None,
-        arguments: dict[str, Any] | None = None,
-    ) -> defer.Deferred[tuple[ClosableDeferredQueue, str]]:
-        """Fires with `(queue_object, consumer_tag)`. Both stay valid on the next connections.
-
-        When a connection is lost, messages that wait in the queue object are dropped, because they
-        are delivered again; those of an auto_ack consumer stay. A stream that is consumed with
-        "x-stream-offset", or was declared on this service's channels, is continued behind the last
-        message that was handed out.
-        """
-        try:
-            check_auto_ack("basic_consume", auto_ack)
-        except TypeError:
-            return defer.fail()
-        subscription = Subscription(
-            self,
-            queue or self._last_declared,
-            auto_ack,
-            exclusive,
-            consumer_tag,
-            arguments,
-            self.service.water_marks,
-        )
-        self._starting[subscription] = []
-
-        def started(result: Any) -> Any:
-            for waiter in self._starting.pop(subscription):
-                waiter.callback(None)
-            return result
-
-        return defer.Deferred.fromCoroutine(self._consume(subscription)).addBoth(started)
-
-    async def _consume(self, subscription: Subscription) -> tuple[ClosableDeferredQueue, str]:
-        while True:
-            channel = await self.when_open(self.call_timeout)
-            if subscription.ended:
-                break
-            try:
-                await self._subscribe(channel, subscription)
-            except Exception as why:
-                if not is_loss(why):
-                    raise
-                if channel is self.current:
-                    self.current = None
-                continue
-            break
-        tag: Any = subscription.consumer_tag
-        if subscription.ended:
-            subscription.end()
-            self.service.on_consumer_ended(subscription.queue_name)
-        else:
-            self._subscriptions[tag] = subscription
-        return subscription.queue, tag
-
-    async def _subscribe(self, channel: Any, subscription: Subscription) -> None:
-        if subscription.ended or subscription.queue.closed is not None:
-            subscription.ended = True
-            self.forget(subscription)
-            return
-        name = self.service.recorder.current_name(subscription.queue_name)
-        subscription.queue_name = name
-        if self.service.recorder.is_stream(name):
-            subscription.queue.follows_stream = True
-        await subscription.start_on(channel)
-        if subscription.ended or subscription.queue.closed is not None:
-            await channel.basic_cancel(subscription.consumer_tag)
-
-    def basic_cancel(self, consumer_tag: str = "") -> defer.Deferred[Any]:
-        """Fires when the consumer is cancelled; also while there is no connection."""
-        subscription = self._subscriptions.pop(consumer_tag, None)
-        if subscription is None:
-            return self._cancel_starting(consumer_tag)
-        subscription.ended = True
-        self.service.on_consumer_ended(subscription.queue_name)
-        if not self.is_open:
-            subscription.end()
-            return defer.succeed(None)
-
-        def lost(failure: Any) -> None:
-            subscription.end()
-            if not is_loss(failure.value):
-                failure.raiseException()
-
-        def cancelled(answer: Any) -> Any:
-            # The channel has closed the queue, unless it knew of no such consumer: one that the
-            # broker had cancelled and that was to be subscribed again.
-            subscription.end()
-            return answer
-
-        cancelling: defer.Deferred[Any] = self.current.basic_cancel(consumer_tag)
-        return cancelling.addCallbacks(cancelled, lost)
-
-    def _cancel_starting(self, consumer_tag: str) -> defer.Deferred[None]:
-        """One that is not there yet is cancelled as soon as it is."""
-        cancelled: defer.Deferred[None] = defer.succeed(None)
-        for subscription, waiters in self._starting.items():
-            if subscription.consumer_tag == consumer_tag:
-                subscription.ended = True
-                if self.is_open:
-                    cancelled = defer.Deferred()
-                    waiters.append(cancelled)
-        return cancelled
-
-    def forget(self, subscription: Subscription) -> None:
-        """A subscription has ended."""
-        if self._subscriptions.get(subscription.consumer_tag or "") is subscription:
-            del self._subscriptions[subscription.consumer_tag or ""]
-            self.service.on_consumer_ended(subscription.queue_name)
-
-    def on_consumer_cancelled(self, subscription: Subscription, reason: BaseException) -> None:
-        """The broker cancelled a consumer: its queue was deleted, or moved to another node."""
-        self.service.tell("consumer cancelled", subscription.consumer_tag, reason)
-        self._retry(self._subscribe_again, subscription.channel, subscription)
-
-    async def _subscribe_again(self, channel: Any, subscription: Subscription) -> bool:
-        if not channel.is_open or subscription.ended:
-            return True  # another channel does it, or nobody wants it
-        await self.service.declare_again()
-        if channel.is_open and not subscription.ended:
-            await self._subscribe(channel, subscription)
-        return True
-
     # Callbacks
 
     def add_on_return_callback(self, callback: Callable[[Any], Any]) -> None:
@@ -364,6 +218,20 @@ class RecoveringChannel(Topology):
         self._close_callbacks.append(guarded(callback, "channel close callback"))
 
     # Opening, losing, closing
+
+    def open_on(self, connection: Any) -> None:
+        """Open it on the service's connection, which is in use already."""
+
+        async def open_first() -> None:
+            try:
+                await self.recover_on(connection)
+            except (Exception, asyncio.CancelledError) as why:
+                wanted = self._closed is None  # else it was cancelled by the end of the service
+                if wanted and connection is self.service.connection and connection.is_open:
+                    self.service.tell("recovery failed", why)
+                    self._retry(self._reopen, connection)
+
+        self.service.run(open_first())
 
     async def recover_on(self, connection: Any) -> None:
         """Open a channel on this connection, and put it into the state of the last one."""
@@ -399,8 +267,7 @@ class RecoveringChannel(Topology):
             await channel.confirm_delivery()
         if self._setup is not None:
             await maybe_await(self._setup(channel))
-        for subscription in self.subscriptions:
-            await self._subscribe(channel, subscription)
+        await self._subscribe_all(channel)
         if not channel.is_open:
             raise fresh_exception(channel._closed or NotConnected("The channel closed again"))
 
@@ -455,9 +322,7 @@ class RecoveringChannel(Topology):
         """Let nobody wait any more."""
         if self._closed is None:
             self._closed = reason
-        for subscription in self.subscriptions:
-            subscription.end()
-            self.forget(subscription)
+        self._end_consumers()
         waiters, self._waiters = self._waiters, OrderedSet()
         for waiter in waiters:
             if not waiter.called:

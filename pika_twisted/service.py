@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from pika import exceptions as pika_exceptions
-from pika import spec
 from pika.connection import Parameters
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet import defer
@@ -29,7 +26,7 @@ from .queue import ReceivedMessage
 from .recorder import Recorder
 from .recovering_channel import RecoveringChannel
 from .service_link import Link, LinkEndpoint, LinkFactory
-from .stats import ConnectionStats, ServiceStats
+from .tally import Tally
 from .water import WaterMarks
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -41,7 +38,7 @@ FAIL = "fail"
 RESEND = "resend"
 
 
-class RecoveringService(Events, ClientService):
+class RecoveringService(Events, Tally, ClientService):
     """A Twisted service that keeps an AMQP connection and recovers it.
 
     For example::
@@ -90,6 +87,7 @@ class RecoveringService(Events, ClientService):
         check_seconds(call_timeout=call_timeout)
         check_some_seconds(recovery_timeout=recovery_timeout, drain_timeout=drain_timeout)
         Events.__init__(self)
+        Tally.__init__(self)
         if reactor is None:
             from twisted.internet import reactor
         self.reactor = reactor
@@ -101,25 +99,14 @@ class RecoveringService(Events, ClientService):
         #: Why there is none: how the last attempt failed, or the last connection ended.
         self.trouble: BaseException | None = None
         self.recorder = Recorder()
-        self.reconnects = 0
-        self.failed_attempts = 0
-        self.dropped = 0
         self._failed_in_a_row = 0
         self._setup = setup
         self._recovery_timeout = recovery_timeout
         self._make = protocol
         self._options = {"water_marks": water_marks, **options}
         self._channels = OrderedSet()
-        self._handlings = OrderedSet()
-        self._publishers = OrderedSet()
         self._running = OrderedSet()
-        self._declaring = defer.DeferredLock()
         self._connected_before = False
-        self._earlier = ConnectionStats()
-        self._handled_before = (0, 0)
-        self._published_before = (0, 0, 0)
-        self._down_since: float | None = None
-        self._down_seconds = 0.0
         self._shutdown_trigger: Any = None
         self._stops = 0  # under way
         #: Started again while it stops: the publishers and channels that end all the same.
@@ -190,9 +177,7 @@ class RecoveringService(Events, ClientService):
             return handling
 
         def ended(_result: Any, handling: Handling) -> None:
-            self._handlings.discard(handling)
-            handled, failures = self._handled_before
-            self._handled_before = (handled + handling.handled, failures + handling.failed)
+            self._keep_handling(handling)
             channel.close()
 
         def failed(failure: Any) -> Any:
@@ -225,13 +210,7 @@ class RecoveringService(Events, ClientService):
         channel.on_open = lambda opened: publisher.attach(opened).addErrback(lambda _: None)
 
         def ended() -> None:
-            self._publishers.discard(publisher)
-            confirmed, failed, resent = self._published_before
-            self._published_before = (
-                confirmed + publisher.confirmed,
-                failed + publisher.failed,
-                resent + publisher.resent,
-            )
+            self._keep_publisher(publisher)
             channel.close()
 
         publisher.on_end = ended
@@ -269,31 +248,6 @@ class RecoveringService(Events, ClientService):
         """
         return deferLater(self.reactor, 0, lambda: result)
 
-    def stats(self) -> ServiceStats:
-        """What this service has done since its start, in numbers."""
-        now = self.connection.stats() if self.connection is not None else ConnectionStats()
-        down = 0.0 if self._down_since is None else time.monotonic() - self._down_since
-        handled, handler_failures = self._handled_before
-        for handling in self._handlings:
-            handled += handling.handled
-            handler_failures += handling.failed
-        confirmed, publish_failures, resent = self._published_before
-        return ServiceStats(
-            connected=self.connection is not None,
-            reconnects=self.reconnects,
-            failed_attempts=self.failed_attempts,
-            down_seconds=self._down_seconds + down,
-            dropped=self.dropped,
-            handled=handled,
-            handler_failures=handler_failures,
-            confirmed=confirmed + sum(each.confirmed for each in self._publishers),
-            publish_failures=publish_failures + sum(each.failed for each in self._publishers),
-            resent=resent + sum(each.resent for each in self._publishers),
-            in_flight=sum(each.in_flight for each in self._publishers),
-            waiting=sum(each.waiting for each in self._publishers),
-            connection=self._earlier.plus(now),
-        )
-
     # IService
 
     def startService(self) -> None:  # noqa: N802
@@ -311,7 +265,7 @@ class RecoveringService(Events, ClientService):
                 "before", "shutdown", self._stop_with_reactor
             )
         if not self.running:
-            self._down_since = time.monotonic()
+            self._begin_down_time()
         super().startService()
 
     def _stop_with_reactor(self) -> Any:
@@ -399,30 +353,7 @@ class RecoveringService(Events, ClientService):
 
     async def declare_again(self) -> None:
         """Declare everything that was recorded on the connection in use."""
-        # One after the other: two at once would each find a queue missing, and have it named.
-        await self._declaring.run(self._declare_again)
-
-    def _declare_again(self) -> defer.Deferred[None]:
-        return defer.Deferred.fromCoroutine(self._declare_on(self.connection))
-
-    async def _declare_on(self, connection: Any) -> None:
-        async def exists(queue: str) -> bool:
-            asking = await connection.channel()  # a no closes it
-            try:
-                await asking.queue_declare(queue, passive=True)
-            except pika_exceptions.ChannelClosedByBroker as refusal:
-                if refusal.reply_code != spec.NOT_FOUND:
-                    raise
-                return False
-            asking.close()
-            return True
-
-        channel = await connection.channel()
-        try:
-            await self.recorder.declare_on(channel, self._on_renamed, exists)
-        finally:
-            if channel.is_open:  # a refusal has closed it
-                channel.close()
+        await self.recorder.declare_again(self.connection, self._on_renamed)
 
     # The connection
 
@@ -431,18 +362,7 @@ class RecoveringService(Events, ClientService):
         connection = self.connection
         restarting = self._before_restart is not None  # the next connection will have it
         if connection is not None and connection.is_open and not restarting:
-
-            async def open_first() -> None:
-                try:
-                    await channel.recover_on(connection)
-                except (Exception, asyncio.CancelledError) as why:
-                    # Else it was cancelled by the end of the service.
-                    wanted = channel._closed is None
-                    if wanted and connection is self.connection and connection.is_open:
-                        self.tell("recovery failed", why)
-                        channel._retry(channel._reopen, connection)
-
-            self.run(open_first())
+            channel.open_on(connection)
 
     async def _establish(self) -> TwistedProtocolConnection:
         """One attempt: connect, and bring everything back."""
@@ -458,7 +378,7 @@ class RecoveringService(Events, ClientService):
                     raise fresh_exception(await connection.when_closed())
             except BaseException:
                 self.connection = None
-                self._earlier = self._earlier.plus(connection.stats())
+                self._keep_connection(connection)
                 connecting.drop(connection)
                 raise
         except (Exception, asyncio.CancelledError) as why:
@@ -502,18 +422,13 @@ class RecoveringService(Events, ClientService):
         # Later: then ClientService knows of the connection, and may be told to stop.
         self.reactor.callLater(0, self.tell, "connected" if first else "recovered", connection)
 
-    def _end_down_time(self) -> None:
-        if self._down_since is not None:
-            self._down_seconds += time.monotonic() - self._down_since
-            self._down_since = None
-
     def _on_lost(self, reason: Any, connection: Any) -> None:
-        self._earlier = self._earlier.plus(connection.stats())
+        self._keep_connection(connection)
         if connection is self.connection:
             self.connection = None
         self.trouble = fresh_exception(reason)
         if self.running:
-            self._down_since = time.monotonic()
+            self._begin_down_time()
             self.tell("lost", reason)
 
 

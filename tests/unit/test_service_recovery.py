@@ -368,7 +368,7 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer(world: World, end: str
 
 def test_no_number_goes_backwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("pika_twisted.service.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pika_twisted.tally.time.monotonic", lambda: now[0])
     world.start()
     service, broker = world.service, world.broker
     channel = service.channel()
