@@ -395,6 +395,10 @@ class RecoveringService(Events, Tally, ClientService):
         return cast(TwistedProtocolConnection, connection)
 
     async def _recover(self, connection: Any) -> None:
+        connection.add_on_connection_blocked_callback(
+            lambda _connection, frame: self.tell("blocked", frame.method.reason)
+        )
+        connection.add_on_connection_unblocked_callback(lambda *_: self.tell("unblocked"))
         if self._setup is not None:
             await connecting.maybe_await(self._setup(await connection.channel()))
         declaring = await connection.channel()
@@ -412,10 +416,6 @@ class RecoveringService(Events, Tally, ClientService):
         self.trouble = None
         self._failed_in_a_row = 0
         connection.when_closed().addCallback(self._on_lost, connection)
-        connection.add_on_connection_blocked_callback(
-            lambda _connection, frame: self.tell("blocked", frame.method.reason)
-        )
-        connection.add_on_connection_unblocked_callback(lambda *_: self.tell("unblocked"))
         self._end_down_time()
         first, self._connected_before = not self._connected_before, True
         self.reconnects += not first

@@ -31,9 +31,9 @@ class LastingQueue(WaterMarkedQueue):
         super().wake()
 
     def attach(self, gate: Any) -> None:
-        """The connection that fills it from now on."""
+        """The connection that fills it from now on, perhaps the same as until now."""
+        self.detach()
         self._gate = gate
-        self._full = False
         if self.pending:
             self.wake()
 

@@ -163,3 +163,18 @@ def settled(world: World, deferred: Any) -> Any:
     outcome = watch(deferred)
     world.broker.run()
     return outcome
+
+
+def started(world: World, **options: Any) -> Any:
+    """An open channel of a service that is connected."""
+    world.start()
+    channel = world.service.channel(**options)
+    world.broker.run()
+    assert channel.is_open
+    return channel
+
+
+def reconnect(world: World) -> None:
+    """Lose the connection, get another one."""
+    world.lose()
+    world.broker.run(1)

@@ -14,21 +14,7 @@ from twisted.logger import eventAsText, globalLogPublisher
 from pika_twisted import NotConnected, PublishTimeout
 from tests.support import wire
 from tests.support.outcome import TwistedLog, watch
-from tests.support.service import World, settled
-
-
-def started(world: World, **options: Any) -> Any:
-    """An open channel of a service that is connected."""
-    world.start()
-    channel = world.service.channel(**options)
-    world.broker.run()
-    assert channel.is_open
-    return channel
-
-
-def reconnect(world: World) -> None:
-    world.lose()
-    world.broker.run(1)
+from tests.support.service import World, reconnect, settled, started
 
 
 # Calls

@@ -1,0 +1,43 @@
+"""What happens in the middle of something else: while a service recovers, or a call is under way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pika import spec
+
+from pika_twisted import WaterMarks
+from tests.support.outcome import watch
+from tests.support.service import World, reconnect, settled, started
+
+
+def test_a_full_queue_whose_consumer_the_broker_cancels_holds_nobody_up() -> None:
+    """It is not counted twice: at what it was filled from, and from the next consumer on."""
+    world = World(water_marks=WaterMarks(high_messages=4, low_messages=1))
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    peer, gate = world.broker.peer, world.service.connection._impl.gate
+    with peer.one_read():
+        peer.deliver(channel.current, "t", *[b"x"] * 4)
+        peer.send(channel.current, spec.Basic.Cancel("t", True))
+    assert gate.full
+    watch(queue.get()).result()
+    world.broker.run(0.2)
+    assert len(world.broker.asked(spec.Basic.Consume)) == 2
+    for _ in range(3):
+        watch(queue.get()).result()
+    assert not gate.full
+    world.finish()
+
+
+def test_blocked_while_it_recovers(world: World) -> None:
+    """Publishes that are sent again on the first channels may be what blocks it."""
+    told: list[str] = []
+    world.service.add_callback("blocked", told.append)
+    channel = started(world)
+    settled(world, channel.queue_declare("q")).result()
+    world.broker.postpone = spec.Queue.Declare
+    reconnect(world)
+    world.broker.peer.send(0, spec.Connection.Blocked("low on memory"))
+    world.broker.catch_up()
+    assert (channel.is_open, told) == (True, ["low on memory"])
