@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pika import exceptions as pika_exceptions
 from twisted.internet import defer
 
 from ._arguments import check_auto_ack
@@ -40,8 +41,10 @@ class Consuming:
     def consumes_from(self, queue: str) -> bool:
         """Whether there is a consumer of this queue, or is going to be."""
         name = self.service.recorder.current_name
-        wanted = (each for each in (*self.subscriptions, *self._starting) if not each.ended)
-        return any(name(each.queue_name) == queue for each in wanted)
+        return any(name(each.queue_name) == queue for each in self._wanted())
+
+    def _wanted(self) -> list[Subscription]:
+        return [each for each in (*self.subscriptions, *self._starting) if not each.ended]
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -62,11 +65,16 @@ class Consuming:
         are delivered again; those of an auto_ack consumer stay. A stream that is consumed with
         "x-stream-offset", or was declared on this service's channels, is continued behind the last
         message that was handed out.
+
+        It fails with DuplicateConsumerTag where a consumer of this channel has the tag, there or
+        not.
         """
         try:
             check_auto_ack("basic_consume", auto_ack)
         except TypeError:
             return defer.fail()
+        if consumer_tag and any(each.consumer_tag == consumer_tag for each in self._wanted()):
+            return defer.fail(pika_exceptions.DuplicateConsumerTag(consumer_tag))
         subscription = Subscription(
             self,
             queue or self._last_declared,

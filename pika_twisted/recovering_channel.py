@@ -208,10 +208,11 @@ class RecoveringChannel(Consuming, Topology):
 
     def add_on_return_callback(self, callback: Callable[[Any], Any]) -> None:
         """As `TwistedChannel.add_on_return_callback()`, on every connection."""
-        call = guarded(callback, "return callback")
-        self._return_callbacks.append(call)
-        if self.is_open:
-            self.current.add_on_return_callback(call)
+        self._return_callbacks.append(guarded(callback, "return callback"))
+
+    def _on_returned(self, message: Any) -> None:
+        for callback in list(self._return_callbacks):
+            callback(message)
 
     def add_on_close_callback(self, callback: Callable[[Any, BaseException], Any]) -> None:
         """Call `callback(channel, reason)` each time the TwistedChannel in use is lost."""
@@ -259,8 +260,7 @@ class RecoveringChannel(Consuming, Topology):
         if self._ack_batching > 1:
             channel.ack_batching = self._ack_batching
             channel.ack_delay = self._ack_delay
-        for callback in self._return_callbacks:
-            channel.add_on_return_callback(callback)
+        channel.add_on_return_callback(self._on_returned)
         for qos in list(self._qos.values()):
             await channel.basic_qos(**qos)
         if self._confirm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pika import spec
+from pika import exceptions, spec
 
 from pika_twisted import WaterMarks
 from tests.support.outcome import watch
@@ -41,3 +41,36 @@ def test_blocked_while_it_recovers(world: World) -> None:
     world.broker.peer.send(0, spec.Connection.Blocked("low on memory"))
     world.broker.catch_up()
     assert (channel.is_open, told) == (True, ["low on memory"])
+
+
+def test_a_return_callback_that_is_added_while_the_channel_is_set_up(world: World) -> None:
+    channel = started(world)
+    settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    world.broker.postpone = spec.Basic.Consume
+    reconnect(world)
+    returned: list[Any] = []
+    channel.add_on_return_callback(returned.append)
+    world.broker.catch_up()
+    channel.basic_publish("e", "k", b"x", mandatory=True)
+    world.broker.run()
+    peer = world.broker.peer
+    peer.give_back(channel.current, peer.published_body(b"x"))
+    assert [message.body for message in returned] == [b"x"]
+
+
+def test_a_tag_whose_consumer_is_down_is_taken(world: World) -> None:
+    """Two that share one would be subscribed again in vain, for ever."""
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    world.broker.peer.send(channel.current, spec.Basic.Cancel("t", True))
+    watch(channel.basic_consume("q", consumer_tag="t")).failure(exceptions.DuplicateConsumerTag)
+    world.broker.run(1)
+    assert world.service.stats().connection.consumers == 1
+    assert queue.closed is None
+    world.lose()
+    watch(channel.basic_consume("q", consumer_tag="t")).failure(exceptions.DuplicateConsumerTag)
+    settled(world, channel.basic_cancel("t")).result()
+    again = watch(channel.basic_consume("q", consumer_tag="t"))
+    world.broker.run(1)
+    again.result()
+    assert channel.consumer_tags == ["t"]
