@@ -66,8 +66,8 @@ class Consuming:
         "x-stream-offset", or was declared on this service's channels, is continued behind the last
         message that was handed out.
 
-        It fails with DuplicateConsumerTag where a consumer of this channel has the tag, there or
-        not.
+        It fails with DuplicateConsumerTag when another consumer of this channel has the tag, also
+        one that waits to come back.
         """
         try:
             check_auto_ack("basic_consume", auto_ack)

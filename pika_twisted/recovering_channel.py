@@ -114,24 +114,29 @@ class RecoveringChannel(Consuming, Topology):
     def _call(
         self, name: str, effect: Callable[[Any], Any] | None = None, **arguments: Any
     ) -> defer.Deferred[Any]:
-        asking = defer.Deferred.fromCoroutine(self._ask(name, arguments))
-        return asking if effect is None else asking.addCallback(effect)
+        return defer.Deferred.fromCoroutine(self._ask(name, arguments, effect))
 
-    async def _ask(self, method: str, arguments: dict[str, Any]) -> Any:
+    async def _ask(
+        self, method: str, arguments: dict[str, Any], effect: Callable[[Any], Any] | None
+    ) -> Any:
         """Make a call until it is answered; the answer is recorded."""
         if arguments.get("queue") == "" and method != "queue_declare":
             arguments["queue"] = self._last_declared
 
-        async def ask(channel: Any) -> Any:
+        def answered(answer: Any) -> Any:
+            self.service.recorder.note(method, arguments, answer)
+            if method == "queue_declare":
+                self._last_declared = answer.method.queue
+            return answer if effect is None else effect(answer)
+
+        def ask(channel: Any) -> defer.Deferred[Any]:
             if arguments.get("queue"):
                 arguments["queue"] = self.service.recorder.current_name(arguments["queue"])
-            return await getattr(channel, method)(**arguments)
+            asked: defer.Deferred[Any] = defer.Deferred()  # cancelled, the answer takes its effect
+            getattr(channel, method)(**arguments).addCallback(answered).chainDeferred(asked)
+            return asked
 
-        answer = await self._until_answered(ask)
-        self.service.recorder.note(method, arguments, answer)
-        if method == "queue_declare":
-            self._last_declared = answer.method.queue
-        return answer
+        return await self._until_answered(ask)
 
     async def _until_answered(self, ask: Callable[[Any], Any]) -> Any:
         """Call `ask(channel)` when there is one; again when the connection was lost under it."""
@@ -162,7 +167,7 @@ class RecoveringChannel(Consuming, Topology):
             self._qos[global_qos] = qos
             return answer
 
-        return self._call("basic_qos", **qos).addCallback(keep)
+        return self._call("basic_qos", keep, **qos)
 
     def confirm_delivery(self) -> defer.Deferred[Any]:
         """Fires with Confirm.SelectOk; selected again on each connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pika import exceptions, spec
+from twisted.internet import defer
 
 from pika_twisted import WaterMarks
 from tests.support.outcome import watch
@@ -74,3 +75,39 @@ def test_a_tag_whose_consumer_is_down_is_taken(world: World) -> None:
     world.broker.run(1)
     again.result()
     assert channel.consumer_tags == ["t"]
+
+
+@pytest.mark.parametrize("asked", ["queue_declare", "queue_delete", "basic_qos"])
+def test_a_call_that_is_cancelled_while_the_broker_answers_takes_its_effect(
+    world: World, asked: str
+) -> None:
+    channel = started(world)
+    settled(world, channel.queue_declare("there")).result()
+    queue, _ = settled(world, channel.basic_consume("there", consumer_tag="t")).result()
+    world.broker.postpone = {
+        "queue_declare": spec.Queue.Declare,
+        "queue_delete": spec.Queue.Delete,
+        "basic_qos": spec.Basic.Qos,
+    }[asked]
+    argument = {"queue_declare": "new", "queue_delete": "there", "basic_qos": 0}[asked]
+    calling = getattr(channel, asked)(argument)
+    outcome = settled(world, calling)
+    calling.cancel()
+    outcome.failure(defer.CancelledError)
+    world.broker.catch_up()
+    known = {"queue_declare": ["there", "new"], "queue_delete": [], "basic_qos": ["there"]}[asked]
+    assert list(world.service.recorder.queues) == known
+    assert (queue.closed is not None) == (asked == "queue_delete")
+    reconnect(world)
+    assert ("Basic.Qos" in world.broker.said[-1]) == (asked == "basic_qos")
+
+
+def test_a_call_that_is_cancelled_while_it_waits_is_not_made(world: World) -> None:
+    channel = started(world)
+    world.lose()
+    calling = channel.queue_declare("q")
+    outcome = watch(calling)
+    calling.cancel()
+    outcome.failure(defer.CancelledError)
+    world.broker.run(1)
+    assert (channel.is_open, world.broker.asked(spec.Queue.Declare)) == (True, [])
