@@ -145,10 +145,8 @@ class RecoveringChannel(Consuming, Topology):
             try:
                 return await ask(channel)
             except Exception as why:
-                if not is_loss(why):
+                if not is_loss(why) or channel.is_open:
                     raise
-                if channel is self.current:  # else it would be asked again at once
-                    self.current = None
 
     def _on_queue_declared(self, method_frame: Any) -> Any:
         return method_frame

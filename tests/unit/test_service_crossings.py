@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from pika import exceptions, spec
 from twisted.internet import defer
 
@@ -111,3 +112,15 @@ def test_a_call_that_is_cancelled_while_it_waits_is_not_made(world: World) -> No
     outcome.failure(defer.CancelledError)
     world.broker.run(1)
     assert (channel.is_open, world.broker.asked(spec.Queue.Declare)) == (True, [])
+
+
+def test_a_channel_that_is_closed_by_the_first_who_waited_for_it(world: World) -> None:
+    """The next one's call meets a closing channel, which is to be opened again all the same."""
+    channel = started(world)
+    world.lose()
+    channel.when_open().addCallback(lambda current: current.close())
+    declaring = watch(channel.queue_declare("q"))
+    world.broker.run(1)
+    world.broker.run(1)
+    declaring.result()
+    assert channel.is_open
