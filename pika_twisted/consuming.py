@@ -117,7 +117,8 @@ class Consuming:
         if self.service.recorder.is_stream(name):
             subscription.queue.follows_stream = True
         await subscription.start_on(channel)
-        if subscription.ended or subscription.queue.closed is not None:
+        unwanted = subscription.ended or subscription.queue.closed is not None
+        if unwanted and not subscription.abandoned:
             await channel.basic_cancel(subscription.consumer_tag)
 
     def basic_cancel(self, consumer_tag: str = "") -> defer.Deferred[Any]:
@@ -127,8 +128,8 @@ class Consuming:
             return self._cancel_starting(consumer_tag)
         subscription.ended = True
         self.service.on_consumer_ended(subscription.queue_name)
-        if not self.is_open:
-            subscription.end()
+        if not subscription.is_there:
+            subscription.abandon()
             return defer.succeed(None)
 
         def lost(failure: Any) -> None:
@@ -142,7 +143,7 @@ class Consuming:
             subscription.end()
             return answer
 
-        cancelling: defer.Deferred[Any] = self.current.basic_cancel(consumer_tag)
+        cancelling: defer.Deferred[Any] = subscription.channel.basic_cancel(consumer_tag)
         return cancelling.addCallbacks(cancelled, lost)
 
     def _cancel_starting(self, consumer_tag: str) -> defer.Deferred[None]:

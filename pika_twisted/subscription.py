@@ -69,6 +69,7 @@ class Subscription:
         self.ended = False
         #: The TwistedChannel that it was begun on last.
         self.channel: Any = None
+        self._consumer: Consumer | None = None
 
     def __repr__(self) -> str:
         return f"<Subscription {self.consumer_tag} to {self.queue_name!r}>"
@@ -76,7 +77,7 @@ class Subscription:
     async def start_on(self, channel: Any) -> None:
         """Consume on this TwistedChannel."""
         self.channel = channel
-        consumer = Consumer(
+        self._consumer = consumer = Consumer(
             channel, self.queue, self.auto_ack, channel._requeue, channel._cancel_consumer
         )
         consumer.on_end = self._on_end
@@ -84,6 +85,25 @@ class Subscription:
         _queue, self.consumer_tag = await channel._start_consumer(
             consumer, self.queue_name, self.exclusive, self.consumer_tag, self.arguments or None
         )
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the broker has agreed to it, on a channel that is open."""
+        channel = self.channel
+        if channel is None or not channel.is_open:
+            return False
+        return channel._details.get(self.consumer_tag) is self._consumer
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its channel cancels it, and gives back what comes, when the broker agrees."""
+        return self._consumer is not None and self._consumer.abandoned
+
+    def abandon(self) -> None:
+        """End it before it is there."""
+        if self._consumer is not None:
+            self._consumer.abandoned = True
+        self.end()
 
     def end(self, reason: BaseException | None = None) -> None:
         """Nothing more comes: the queue hands out what it has and ends, or fails."""

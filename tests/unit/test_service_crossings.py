@@ -124,3 +124,45 @@ def test_a_channel_that_is_closed_by_the_first_who_waited_for_it(world: World) -
     world.broker.run(1)
     declaring.result()
     assert channel.is_open
+
+
+def test_cancelled_while_the_next_one_is_subscribed_again(world: World) -> None:
+    """It is there, on a channel that isn't in use yet: the broker has to be told."""
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    settled(world, channel.basic_consume("q", consumer_tag="u")).result()
+    answer = world.broker.answer
+
+    def hold_the_last(frame: Any) -> None:
+        if "Basic.Consume" in world.broker.said[-1]:
+            world.broker.postpone = spec.Basic.Consume
+        answer(frame)
+
+    world.broker.answer = hold_the_last  # type: ignore[method-assign]
+    reconnect(world)
+    world.broker.answer = answer  # type: ignore[method-assign]
+    assert len(world.broker.postponed) == 1
+    cancelling = watch(channel.basic_cancel("t"))
+    world.broker.catch_up()
+    cancelling.result()
+    assert [each.consumer_tag for each in world.broker.asked(spec.Basic.Cancel)] == ["t"]
+    assert isinstance(queue.closed, exceptions.ConsumerCancelled)
+    assert (channel.consumer_tags, channel.current.consumer_tags) == (["u"], ["u"])
+
+
+def test_what_comes_for_a_consumer_that_was_cancelled_meanwhile_goes_back(world: World) -> None:
+    """Nobody waits for it any more: it would stay unsettled as long as the channel lives."""
+    channel = started(world)
+    settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    world.broker.postpone = spec.Basic.Consume
+    reconnect(world)
+    (held,) = world.broker.postponed
+    watch(channel.basic_cancel("t")).result()
+    with world.broker.peer.one_read():
+        world.broker.peer.send(held.channel_number, spec.Basic.ConsumeOk("t"))
+        world.broker.peer.deliver(held.channel_number, "t", b"x", b"y")
+    world.broker.run()
+    assert channel.is_open
+    refused = [(each.delivery_tag, each.requeue) for each in world.broker.asked(spec.Basic.Nack)]
+    assert refused == [(1, True), (2, True)]
+    assert len(world.broker.asked(spec.Basic.Cancel)) == 1
