@@ -16,7 +16,6 @@ from tests.support import wire
 from tests.support.outcome import TwistedLog, watch
 from tests.support.service import World, reconnect, settled, started
 
-
 # Calls
 
 
