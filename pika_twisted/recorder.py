@@ -19,9 +19,9 @@ class Recorder:
     """Exchanges, queues and bindings as the calls left them.
 
     Declare and bind add, delete and unbind remove. So does the end of the last consumer of a queue
-    that is auto_delete: the broker deletes it then, and its bindings. What else the broker deletes
-    by itself is declared again on each connection until it is deleted by a call: an exchange that
-    is auto_delete, a queue that expires or was never consumed from.
+    that is auto_delete, and of the last binding from an exchange that is: the broker deletes them
+    then, and their bindings. A queue that expires is declared again on each connection until it is
+    deleted by a call.
     A queue that the broker named gets another name on each connection. The recorder keeps track:
     bindings follow, and `current_name()` tells what an earlier name has become.
     """
@@ -67,14 +67,15 @@ class Recorder:
     def _on_exchange_delete(self, arguments: Arguments, _answer: Any) -> None:
         name = arguments["exchange"]
         self.exchanges.pop(name, None)
-        _drop(self.exchange_bindings, lambda b: name in (b["source"], b["destination"]))
-        _drop(self.queue_bindings, lambda b: b["exchange"] == name)
+        for bindings in (self.exchange_bindings, self.queue_bindings):
+            ends = {key: (_source(b), b.get("destination")) for key, b in bindings.items()}
+            self._unbind(bindings, [key for key in ends if name in ends[key]])
 
     def _on_exchange_bind(self, arguments: Arguments, _answer: Any) -> None:
         self.exchange_bindings[_key(arguments)] = arguments
 
     def _on_exchange_unbind(self, arguments: Arguments, _answer: Any) -> None:
-        self.exchange_bindings.pop(_key(arguments), None)
+        self._unbind(self.exchange_bindings, [_key(arguments)])
 
     def _on_queue_declare(self, arguments: Arguments, answer: Any) -> None:
         if not arguments.pop("passive", False):
@@ -83,13 +84,25 @@ class Recorder:
     def _on_queue_delete(self, arguments: Arguments, _answer: Any) -> None:
         name = arguments["queue"]
         self.queues.pop(name, None)
-        _drop(self.queue_bindings, lambda b: b["queue"] == name)
+        bindings = self.queue_bindings
+        self._unbind(bindings, [key for key, b in bindings.items() if b["queue"] == name])
 
     def _on_queue_bind(self, arguments: Arguments, _answer: Any) -> None:
         self.queue_bindings[_key(arguments)] = arguments
 
     def _on_queue_unbind(self, arguments: Arguments, _answer: Any) -> None:
-        self.queue_bindings.pop(_key(arguments), None)
+        self._unbind(self.queue_bindings, [_key(arguments)])
+
+    def _unbind(self, bindings: dict[Any, Arguments], keys: list[Any]) -> None:
+        """Forget bindings, and exchanges that the broker deletes with the last of theirs."""
+        gone = [bindings.pop(key) for key in keys if key in bindings]
+        for source in {_source(binding) for binding in gone}:
+            if self.exchanges.get(source, {}).get("auto_delete") and not self._is_bound(source):
+                self._on_exchange_delete({"exchange": source}, None)
+
+    def _is_bound(self, source: str) -> bool:
+        bindings = (*self.exchange_bindings.values(), *self.queue_bindings.values())
+        return any(_source(binding) == source for binding in bindings)
 
     def on_last_consumer_ended(self, queue: str) -> None:
         """Nobody here consumes from this queue any more, by our choice."""
@@ -191,6 +204,6 @@ def _key(arguments: Arguments) -> str:
     return repr(sorted((name, repr(value)) for name, value in arguments.items() if value))
 
 
-def _drop(bindings: dict[Any, Arguments], gone: Callable[[Arguments], bool]) -> None:
-    for key in [key for key, binding in bindings.items() if gone(binding)]:
-        del bindings[key]
+def _source(binding: Arguments) -> Any:
+    """The exchange that messages come from."""
+    return binding["exchange"] if "queue" in binding else binding["source"]

@@ -32,12 +32,12 @@ class RecoveringChannel(Consuming, Topology):
 
     What is declared, bound, set and consumed here is declared, bound, set and consumed again on
     each new connection, until it is deleted, unbound or cancelled here; with its last consumer
-    goes an auto_delete queue, at the broker and here. A call waits while there is none, for at
-    most `call_timeout` seconds, the service's unless set here, then fails with NotConnected;
-    one that a lost connection has interrupted is made again on the next, except `basic_get()`
-    and `basic_publish()`. A queue that the broker names ('') gets a new name on each
-    connection, told by the service's event "queue renamed"; the earlier one goes on to work in
-    all methods here. Transactions are not recovered.
+    goes an auto_delete queue, and with its last binding such an exchange, at the broker and here.
+    A call waits while there is none, for at most `call_timeout` seconds, the service's unless set
+    here, then fails with NotConnected; one that a lost connection has interrupted is made again on
+    the next, except `basic_get()` and `basic_publish()`. A queue that the broker names ('') gets a
+    new name on each connection, told by the service's event "queue renamed"; the earlier one goes
+    on to work in all methods here. Transactions are not recovered.
 
     Messages are settled by their own `ack()`, `nack()` and `reject()`; of messages that a lost
     connection delivered these do nothing, the broker delivers them again.

@@ -1,4 +1,4 @@
-"""What happens in the middle of something else: while a service recovers, or a call is under way."""
+"""What happens in the middle of something: while a service recovers, or is asked something."""
 
 from __future__ import annotations
 

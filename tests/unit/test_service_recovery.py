@@ -334,6 +334,33 @@ def test_wrong_arguments(world: World) -> None:
         RecoveringService(5, reactor=world.clock)
 
 
+@pytest.mark.parametrize("end", ["queue_unbind", "queue_delete", "exchange_unbind"])
+def test_an_auto_delete_exchange_goes_with_its_last_binding(end: str) -> None:
+    """So it does at the broker, and what it is bound to as a destination with it."""
+    recorder = Recorder()
+    for name, auto_delete in (("first", True), ("second", True), ("stays", False), ("new", True)):
+        recorder.note("exchange_declare", {"exchange": name, "auto_delete": auto_delete}, None)
+    recorder.note("queue_declare", {"queue": "q"}, declared("q"))
+    binding = {"queue": "q", "exchange": "second", "routing_key": "k"}
+    other = {**binding, "routing_key": "other"}
+    stays = {**binding, "exchange": "stays"}
+    for each in (binding, other, stays):
+        recorder.note("queue_bind", each, None)
+    chain = {"destination": "second", "source": "first"}
+    recorder.note("exchange_bind", chain, None)
+    recorder.note("queue_unbind", other, None)
+    recorder.note("queue_unbind", {**other, "exchange": "new"}, None)  # there was none
+    recorder.note("queue_unbind", stays, None)
+    assert list(recorder.exchanges) == ["first", "second", "stays", "new"]
+    if end == "exchange_unbind":
+        recorder.note("exchange_unbind", chain, None)
+        assert list(recorder.exchanges) == ["second", "stays", "new"]
+        return
+    recorder.note(end, binding if end == "queue_unbind" else {"queue": "q"}, None)
+    assert list(recorder.exchanges) == ["stays", "new"]
+    assert not recorder.exchange_bindings and not recorder.queue_bindings
+
+
 @pytest.mark.parametrize("end", ["cancel", "cancel while down", "close", "close the queue"])
 def test_an_auto_delete_queue_goes_with_its_last_consumer(world: World, end: str) -> None:
     world.start()
