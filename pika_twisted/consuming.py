@@ -20,6 +20,7 @@ class Consuming:
     service: Any
     current: Any
     _last_declared: str
+    _qos: dict[bool, dict[str, Any]]
     _until_answered: Callable[..., Any]
     _retry: Callable[..., None]
 
@@ -95,6 +96,8 @@ class Consuming:
 
     async def _consume(self, subscription: Subscription) -> tuple[ClosableDeferredQueue, str]:
         await self._until_answered(lambda channel: self._subscribe(channel, subscription))
+        # The broker has answered both in order: this is what counted when the consumer began.
+        subscription.qos = self._qos.get(False)
         tag: Any = subscription.consumer_tag
         if subscription.ended:
             subscription.end()
@@ -105,7 +108,23 @@ class Consuming:
 
     async def _subscribe_all(self, channel: Any) -> None:
         for subscription in self.subscriptions:
+            await self._subscribe_as_before(channel, subscription)
+
+    async def _subscribe_as_before(self, channel: Any, subscription: Subscription) -> None:
+        """Subscribe with the qos that the consumer began with, which may not be the present one."""
+        own, present = subscription.qos, self._qos.get(False)
+        if own == present:
             await self._subscribe(channel, subscription)
+            return
+        # Sent at once: no other call comes in between, and gets the wrong one.
+        asked = [
+            channel.basic_qos(**(own or {"prefetch_count": 0})),
+            defer.Deferred.fromCoroutine(self._subscribe(channel, subscription)),
+            channel.basic_qos(**self._qos[False]),
+        ]
+        for succeeded, result in await defer.DeferredList(asked, consumeErrors=True):
+            if not succeeded:
+                result.raiseException()
 
     async def _subscribe(self, channel: Any, subscription: Subscription) -> None:
         if subscription.ended or subscription.queue.closed is not None:
@@ -173,7 +192,7 @@ class Consuming:
             return True  # another channel does it, or nobody wants it
         await self.service.declare_again()
         if channel.is_open and not subscription.ended:
-            await self._subscribe(channel, subscription)
+            await self._subscribe_as_before(channel, subscription)
         return True
 
     def _on_queue_deleted(self, method_frame: Any, queue: str) -> Any:

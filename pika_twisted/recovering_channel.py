@@ -154,7 +154,10 @@ class RecoveringChannel(Consuming, Topology):
     def basic_qos(
         self, prefetch_size: int = 0, prefetch_count: int = 0, global_qos: bool = False
     ) -> defer.Deferred[Any]:
-        """As `TwistedChannel.basic_qos()`; set again on each connection."""
+        """As `TwistedChannel.basic_qos()`; set again on each connection.
+
+        Each consumer gets what was set for it: without `global_qos` what it was before it began.
+        """
         qos: dict[str, Any] = {
             "prefetch_size": prefetch_size,
             "prefetch_count": prefetch_count,

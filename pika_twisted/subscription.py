@@ -67,6 +67,8 @@ class Subscription:
         self.queue.follows_stream = _OFFSET in self.arguments
         #: Nobody wants it any more: cancelled, or its queue deleted, by this client.
         self.ended = False
+        #: What was set for each new consumer when it began; None: nothing.
+        self.qos: dict[str, Any] | None = None
         #: The TwistedChannel that it was begun on last.
         self.channel: Any = None
         self._consumer: Consumer | None = None

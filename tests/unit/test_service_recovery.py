@@ -567,3 +567,33 @@ def test_wrong_choices_of_a_publisher(world: World) -> None:
     for options in ({"when_down": "resend"}, {"when_lost": "wait"}):
         with pytest.raises(ValueError, match="when_down is"):
             world.service.publisher(**options)
+
+
+@pytest.mark.parametrize("how", ["reconnect", "the broker cancels"])
+def test_each_consumer_comes_back_with_its_own_prefetch(world: World, how: str) -> None:
+    """RabbitMQ applies it to each new consumer: a later one doesn't change an earlier one."""
+    world.start()
+    channel = world.service.channel()
+    consuming = [channel.basic_consume("q", consumer_tag="unbounded")]
+    for count in (1, 5):
+        channel.basic_qos(prefetch_count=count)
+        consuming.append(channel.basic_consume("q", consumer_tag=f"of {count}"))
+    for each in consuming:
+        settled(world, each).result()
+    settled(world, channel.basic_qos(prefetch_count=9)).result()
+    heard = len(world.broker.heard)
+    if how == "reconnect":
+        world.lose()
+    else:
+        for tag in channel.consumer_tags:
+            world.broker.peer.send(channel.current, spec.Basic.Cancel(tag, True))
+    world.broker.run(1)
+    world.broker.run(1)
+    prefetch, begun = (0 if how == "reconnect" else 9), {}
+    for method in world.broker.heard[heard:]:
+        if isinstance(method, spec.Basic.Qos):
+            prefetch = method.prefetch_count
+        elif isinstance(method, spec.Basic.Consume):
+            begun[method.consumer_tag] = prefetch
+    assert begun == {"unbounded": 0, "of 1": 1, "of 5": 5}
+    assert prefetch == 9
