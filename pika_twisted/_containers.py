@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class OrderedSet(dict):  # type: ignore[type-arg]
     """A set that remembers the order of its items: the oldest call is failed first."""
@@ -13,6 +15,12 @@ class OrderedSet(dict):  # type: ignore[type-arg]
     def discard(self, item: object) -> None:
         """Remove an item if it is there."""
         self.pop(item, None)
+
+    def take(self) -> list[Any]:
+        """All items, the oldest first; the set is empty then."""
+        items = list(self)
+        self.clear()
+        return items
 
 
 class TagIndex(dict):  # type: ignore[type-arg]

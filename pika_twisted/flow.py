@@ -49,9 +49,7 @@ class WriteDrain:
             self._transport.write(_HEARTBEAT)
             if self._knows_late:
                 self._asking = self._call_later(0, self._asked)
-        deferred: defer.Deferred[None] = defer.Deferred(
-            lambda waiter: self._waiters.discard(waiter)
-        )
+        deferred: defer.Deferred[None] = defer.Deferred(self._waiters.discard)
         self._waiters.add(deferred)
         self._settle()
         return deferred
@@ -77,15 +75,15 @@ class WriteDrain:
             return
         self._registered = False
         self._transport.unregisterProducer()
-        waiters, self._waiters = self._waiters, OrderedSet()
-        for waiter in waiters:
-            waiter.callback(None)
+        for waiter in self._waiters.take():
+            if not waiter.called:  # another's callback may have cancelled it
+                waiter.callback(None)
 
     def lost(self, reason: Any) -> None:
         """Fail whoever waits."""
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
-        waiters, self._waiters = self._waiters, OrderedSet()
-        for waiter in waiters:
-            waiter.errback(fresh_exception(reason))
+        for waiter in self._waiters.take():
+            if not waiter.called:
+                waiter.errback(fresh_exception(reason))

@@ -269,9 +269,9 @@ class Handling:
         self._ended = (None if self._stopping else why,)
         if self.channel.is_open:  # the broker cancelled the consumer: it still counts them as ours
             self._give_back()
-        waiters, self._waiters = self._waiters, OrderedSet()
-        for waiter in waiters:
-            self._tell(waiter)
+        for waiter in self._waiters.take():
+            if not waiter.called:  # another's callback may have cancelled it
+                self._tell(waiter)
 
     def _tell(self, waiter: defer.Deferred[None]) -> None:
         assert self._ended is not None

@@ -337,9 +337,9 @@ class TwistedProtocolConnection(protocol.Protocol):
     def _tell_ready_waiters(self, result: Any) -> None:
         """Remember a result for `when_ready()`, and tell whoever waits for it."""
         self._ready_result = (result,)
-        waiters, self._ready_waiters = self._ready_waiters, OrderedSet()
-        for waiter in waiters:
-            waiter.callback(_fresh(result))
+        for waiter in self._ready_waiters.take():
+            if not waiter.called:  # another's callback may have cancelled it
+                waiter.callback(_fresh(result))
 
     def _on_ready_cancelled(self, _ready: defer.Deferred[Any]) -> None:
         self.ready = None
@@ -365,8 +365,7 @@ class TwistedProtocolConnection(protocol.Protocol):
             ready.addErrback(lambda _failure: None)
 
     def _on_connection_closed(self, _connection: Any, why: Any) -> None:
-        calls, self._calls = self._calls, OrderedSet()
-        for call in calls:
+        for call in self._calls.take():
             if not call.called:
                 call.errback(fresh_exception(why))
         self._settle_closed(why)
@@ -378,7 +377,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         value = why.value if isinstance(why, Failure) else why
         self._close_reason = (value,)
         closed, self.closed = self.closed, None
-        waiters, self._closed_waiters = self._closed_waiters, OrderedSet()
+        waiters = self._closed_waiters.take()
         for waiter in (*([closed] if closed is not None else ()), *waiters):
             if not waiter.called:
                 waiter.callback(value)

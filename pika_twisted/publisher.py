@@ -354,9 +354,9 @@ class Publisher:
 
     def _check_idle(self) -> None:
         if not self._in_flight and not self._waiting and not self._again:
-            waiters, self._idle_waiters = self._idle_waiters, OrderedSet()
-            for waiter in waiters:
-                waiter.callback(None)
+            for waiter in self._idle_waiters.take():
+                if not waiter.called:  # another's callback may have cancelled it
+                    waiter.callback(None)
             if self._closed is not None and self.on_end is not None:
                 on_end, self.on_end = self.on_end, None
                 on_end()

@@ -255,8 +255,7 @@ class RecoveringChannel(Consuming, Topology):
         self.current = channel
         if self.on_open is not None:
             self.on_open(channel)
-        waiters, self._waiters = self._waiters, OrderedSet()
-        for waiter in waiters:
+        for waiter in self._waiters.take():
             if not waiter.called:
                 waiter.callback(channel)
 
@@ -329,7 +328,6 @@ class RecoveringChannel(Consuming, Topology):
         if self._closed is None:
             self._closed = reason
         self._end_consumers()
-        waiters, self._waiters = self._waiters, OrderedSet()
-        for waiter in waiters:
+        for waiter in self._waiters.take():
             if not waiter.called:
                 waiter.errback(fresh_exception(reason))

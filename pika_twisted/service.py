@@ -236,7 +236,9 @@ class RecoveringService(Events, Tally, ClientService):
         failAfterFailures: int | None = None,  # noqa: N803
     ) -> defer.Deferred[Any]:
         """As ClientService's: fires with the TwistedProtocolConnection."""
-        connected = super().whenConnected(failAfterFailures)
+        ask = super().whenConnected
+        connected = self._in_a_turn_of_its_own(None)
+        connected.addCallback(lambda _: ask(failAfterFailures))
         connected.addCallback(lambda link: link.connection)
         return connected.addBoth(self._in_a_turn_of_its_own)
 
