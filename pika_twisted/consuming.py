@@ -152,18 +152,11 @@ class Consuming:
             return defer.succeed(None)
 
         def lost(failure: Any) -> None:
-            subscription.end()
             if not is_loss(failure.value):
                 failure.raiseException()
 
-        def cancelled(answer: Any) -> Any:
-            # The channel has closed the queue, unless it knew of no such consumer: one that the
-            # broker had cancelled and that was to be subscribed again.
-            subscription.end()
-            return answer
-
         cancelling: defer.Deferred[Any] = subscription.channel.basic_cancel(consumer_tag)
-        return cancelling.addCallbacks(cancelled, lost)
+        return cancelling.addErrback(lost)  # the channel ends the subscription, in any case
 
     def _cancel_starting(self, consumer_tag: str) -> defer.Deferred[None]:
         """One that is not there yet is cancelled as soon as it is."""

@@ -169,6 +169,22 @@ def test_what_comes_for_a_consumer_that_was_cancelled_meanwhile_goes_back(world:
     assert len(world.broker.asked(spec.Basic.Cancel)) == 1
 
 
+def test_a_cancel_that_nobody_waits_for_any_more(world: World) -> None:
+    """What comes until the broker has agreed still reaches the queue."""
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    world.broker.postpone = spec.Basic.Cancel
+    cancelling = channel.basic_cancel("t")
+    outcome = settled(world, cancelling)
+    cancelling.cancel()
+    outcome.failure(defer.CancelledError)
+    message = watch(queue.get())
+    world.broker.peer.deliver(channel.current, "t", b"x")
+    message.result().ack()
+    world.broker.catch_up()
+    watch(queue.get()).failure(exceptions.ConsumerCancelled)
+
+
 Wait = Callable[[World, Any], Any]
 
 #: What fires several Deferreds in a row: what is waited for, and how it comes.
