@@ -282,7 +282,14 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
                 raise pika_exceptions.InvalidChannelNumber(
                     f"channel_number {channel_number} is in use on this connection"
                 )
-        channel: Channel = super().channel(channel_number, on_open_callback)
+        if not self.is_open:
+            raise pika_exceptions.ConnectionWrongStateError(f"The connection is not open: {self}")
+        number = channel_number or self._next_channel_number()
+        # Not pika's method, which asks for the channel by its number when it has sent Channel.Open:
+        # a transport that ends, or brings Channel.Close, within write() has had it forgotten by then.
+        channel = self._channels[number] = self._create_channel(number, on_open_callback)
+        self._add_channel_callbacks(number)
+        channel.open()
         return channel
 
     def update_secret(

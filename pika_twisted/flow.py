@@ -40,17 +40,20 @@ class WriteDrain:
 
     def wait(self) -> defer.Deferred[None]:
         """A Deferred that fires when there is room; at once (over TLS: next turn) if there is."""
+        deferred: defer.Deferred[None] = defer.Deferred(self._waiters.discard)
         if not self._registered:
             try:
                 self._transport.registerProducer(self, True)
             except RuntimeError:  # the user has a producer there, which is told instead of us
                 return defer.fail()
             self._registered = True
-            self._transport.write(_HEARTBEAT)
             if self._knows_late:
                 self._asking = self._call_later(0, self._asked)
-        deferred: defer.Deferred[None] = defer.Deferred(self._waiters.discard)
-        self._waiters.add(deferred)
+            # The transport may end, or call somebody who waits here, too, within write().
+            self._waiters.add(deferred)
+            self._transport.write(_HEARTBEAT)
+        else:
+            self._waiters.add(deferred)
         self._settle()
         return deferred
 

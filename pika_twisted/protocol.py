@@ -158,9 +158,9 @@ class TwistedProtocolConnection(protocol.Protocol):
         A publisher that waits for it after each batch keeps what is unsent in memory small. It
         fails with the reason when the connection ends first.
         """
+        self._impl.flush()  # within which the transport may end
         if self._drain is None:
             return defer.fail(self._not_open())
-        self._impl.flush()
         return self._drain.wait()
 
     def stats(self) -> ConnectionStats:
@@ -212,7 +212,10 @@ class TwistedProtocolConnection(protocol.Protocol):
         self._calls.add(inner)
         inner.addBoth(follow)
         if not inner.called:
-            pika_channel.add_on_close_callback(ended)
+            if isinstance(pika_channel.gone, BaseException):  # within write()
+                ended(pika_channel, pika_channel.gone)
+            else:
+                pika_channel.add_on_close_callback(ended)
         return outer
 
     def _not_open(self) -> BaseException:

@@ -804,3 +804,60 @@ def test_a_confirm_whose_callback_ends_the_channel(
         session.peer.ack(channel, 2)
     second.failure(exceptions.AMQPConnectionError)
     assert "not outstanding" not in caplog.text
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_drained_when_the_transport_ends_within_its_write(session: Session, tls: bool) -> None:
+    session.tls = tls
+    protocol = session.open()
+    session.transport.write = lambda _octets: session.lose()  # type: ignore[method-assign]
+    watch(protocol.drained()).failure(exceptions.StreamLostError)
+
+
+def test_drained_when_the_transport_ends_while_what_waits_is_written(session: Session) -> None:
+    channel = session.channel()
+    session.transport.write = lambda _octets: session.lose()  # type: ignore[method-assign]
+    draining = []
+
+    def within_a_read(_frame: Any) -> None:
+        channel.basic_ack(1)
+        draining.append(watch(session.protocol.drained()))
+
+    channel.add_callback(within_a_read, [spec.Basic.GetEmpty])
+    session.peer.send(channel, spec.Basic.GetEmpty())
+    draining[0].failure(exceptions.ConnectionWrongStateError)
+
+
+def test_drained_asked_again_within_its_write(session: Session) -> None:
+    """A transport may deliver within `write()`, and who gets that may want to wait as well."""
+    protocol = session.open()
+    write, again = session.transport.write, []
+
+    def write_and_ask(octets: bytes) -> None:
+        session.transport.write = write  # type: ignore[method-assign]
+        write(octets)
+        again.append(watch(protocol.drained()))
+
+    session.transport.write = write_and_ask  # type: ignore[method-assign]
+    watch(protocol.drained()).result()
+    again[0].result()
+
+
+@pytest.mark.parametrize("ending", ["transport", "broker"])
+def test_a_channel_that_ends_within_the_write_of_its_open(session: Session, ending: str) -> None:
+    protocol = session.open()
+    write = session.transport.write
+
+    def write_and_end(octets: bytes) -> None:
+        session.transport.write = write  # type: ignore[method-assign]
+        write(octets)
+        if ending == "transport":
+            session.lose()
+        else:
+            session.peer.close_channel(1, 504, "no more")
+
+    session.transport.write = write_and_end  # type: ignore[method-assign]
+    kind = exceptions.StreamLostError
+    if ending == "broker":
+        kind = exceptions.ChannelClosedByBroker
+    watch(protocol.channel()).failure(kind, exceptions.ChannelClosed)
