@@ -155,7 +155,8 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
 
     def connection_lost(self, error: Failure) -> None:
         """The transport is gone: every channel and every waiter learns why."""
-        self._transport = self.gate.transport = None
+        self._transport = None
+        self.gate.end()
         self.outbound.detach()
         why: Any = error.value
         if isinstance(why, twisted_error.ConnectionDone):

@@ -164,7 +164,10 @@ class TwistedProtocolConnection(protocol.Protocol):
         return self._drain.wait()
 
     def stats(self) -> ConnectionStats:
-        """What this connection has done so far, in numbers. All 0 once it is closed."""
+        """What this connection has done so far, in numbers.
+
+        Once it is closed all are 0 but `paused_seconds`, which stays what it was at the end.
+        """
         return of_connection(self._impl)
 
     # Doing

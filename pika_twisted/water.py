@@ -93,6 +93,11 @@ class ReadGate:
         self.resume()
         self.transport = None
 
+    def end(self) -> None:
+        """The transport is gone, and a pause with it."""
+        self.transport = None
+        self.resume()
+
     def queue_has_room(self, queue: WaterMarkedQueue) -> None:
         """`queue` is below its marks, or gone."""
         self.full.discard(queue)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pika import spec
 
-from pika_twisted import Publisher, WaterMarks, consumer
+from pika_twisted import ConnectionStats, Publisher, WaterMarks, consumer
 from tests.support.outcome import TwistedLog, watch
 from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
 from tests.unit.test_every_deferred import CALLS, Call, late_answer
@@ -192,6 +192,24 @@ def test_a_pause_is_counted(session: Session) -> None:
     assert session.protocol.stats().paused_seconds == 2.5
     queue.drain()
     now = 20.0
+    assert session.protocol.paused_seconds == 2.5
+
+
+def test_a_pause_ends_with_the_connection(session: Session) -> None:
+    """Also where the full queue goes on, as a recovering channel's does."""
+    queue, channel = flooded(session, 0)
+    channel._details["flood"].on_end = lambda *_args, **_how: None
+    gate = session.protocol._impl.gate
+    gate._clock = lambda: now
+    now = 10.0
+    session.peer.deliver(channel, "flood", *[b"x"] * 4)
+    now = 12.5
+    session.lose()
+    now = 20.0
+    assert len(queue.pending) == 4
+    assert queue.closed is None
+    assert session.protocol.stats() == ConnectionStats(paused_seconds=2.5)
+    queue.drain()
     assert session.protocol.paused_seconds == 2.5
 
 
