@@ -24,9 +24,23 @@ __all__ = [
     "ProtocolViolation",
     "Reason",
     "UndecodableProperties",
+    "WithText",
     "on_channel",
     "reason",
 ]
+
+
+class WithText(Exception):
+    """What says itself what is wrong; pika's and Twisted's classes would add words, or hide them."""
+
+    def __init__(self, text: str = "") -> None:
+        # Not super(): the mixed-in classes disagree about their arguments.
+        Exception.__init__(self, text)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    __repr__ = Exception.__repr__
 
 
 class HandshakeTimeout(pika_exceptions.AMQPConnectionError):

@@ -22,11 +22,11 @@ from typing import Any
 
 from pika import exceptions as pika_exceptions
 
+from .exceptions import WithText
 
-class AlreadySettled(pika_exceptions.AMQPError):
+
+class AlreadySettled(WithText, pika_exceptions.AMQPError):
     """The message was acknowledged or refused before, or was delivered with auto_ack."""
-
-    __repr__ = Exception.__repr__  # pika's says "unspecified"
 
 
 class Ledger:

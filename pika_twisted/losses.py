@@ -7,19 +7,11 @@ from typing import Any
 from pika import exceptions as pika_exceptions
 from twisted.internet import error
 
-from .exceptions import Reason
+from .exceptions import Reason, WithText
 
 
-class NotConnected(pika_exceptions.ConnectionWrongStateError, error.TimeoutError):
+class NotConnected(WithText, pika_exceptions.ConnectionWrongStateError, error.TimeoutError):
     """The service had no connection for too long, or is stopped; `__cause__` is why, if known."""
-
-    def __init__(self, text: str = "") -> None:
-        Exception.__init__(self, text)
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-    __repr__ = Exception.__repr__
 
 
 class GoneEncoder:

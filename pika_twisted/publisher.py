@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from ._arguments import check_seconds, check_whole
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
+from .exceptions import WithText
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -29,25 +30,15 @@ _LOST = (
 _MOST_REFUSALS = 3
 
 
-class PublishTimeout(pika_exceptions.AMQPError, error.TimeoutError):
+class PublishTimeout(WithText, pika_exceptions.AMQPError, error.TimeoutError):
     """No confirm in time. The broker may have the message or not.
 
     Where a service has no connection then, its text and `__cause__` say why.
     """
 
-    def __init__(self, text: str = "") -> None:
-        Exception.__init__(self, text)
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-    __repr__ = Exception.__repr__  # pika's says "unspecified"
-
-
-class PublisherOverflow(pika_exceptions.AMQPError):
+class PublisherOverflow(WithText, pika_exceptions.AMQPError):
     """More publishes wait for room than `max_waiting` allows."""
-
-    __repr__ = Exception.__repr__
 
 
 class _Publish:
