@@ -17,7 +17,7 @@ from ._layers import innermost
 from ._reasons import as_exception, fresh_exception
 from .channel import TwistedChannel
 from .connection import _TimerHandle, _TwistedConnectionAdapter
-from .exceptions import reason
+from .exceptions import Reason, reason
 from .flow import WriteDrain
 from .stats import ConnectionStats, of_connection
 from .water import WaterMarks
@@ -136,8 +136,11 @@ class TwistedProtocolConnection(protocol.Protocol):
         self._told_otherwise = True
         return self._wait(self._ready_waiters, self._ready_result)
 
-    def when_closed(self) -> defer.Deferred[BaseException]:
+    def when_closed(self) -> defer.Deferred[Reason]:
         """A new Deferred that fires with the reason when the connection has ended, at any time.
+
+        The reason is an exception with `reply_code` and `reply_text`, of pika's class and Twisted's
+        at once: a `pika.exceptions.ConnectionClosed`, say, which is a `ConnectionDone`.
 
         Cancelling it cancels nothing else.
         """
@@ -273,7 +276,7 @@ class TwistedProtocolConnection(protocol.Protocol):
 
     def close(
         self, reply_code: int = 200, reply_text: str = "Normal shutdown"
-    ) -> defer.Deferred[BaseException]:
+    ) -> defer.Deferred[Reason]:
         """Close the channels, then the connection, as AMQP asks. May be called at any time.
 
         :returns: `closed`, or where there is none a Deferred like `when_closed()`'s: it fires with

@@ -6,8 +6,9 @@ from collections.abc import Generator
 from typing import Any
 
 import pika
+import pika.exceptions
 from pika import frame, spec
-from twisted.internet import defer
+from twisted.internet import defer, error
 from typing_extensions import assert_type
 
 from pika_twisted import (
@@ -19,6 +20,7 @@ from pika_twisted import (
     connect,
     consume,
 )
+from pika_twisted.exceptions import Reason
 
 
 async def connecting() -> None:
@@ -31,8 +33,16 @@ async def connecting() -> None:
     assert_type(await own.channel(), TwistedChannel)
     assert_type(await own.drained(), None)
     assert_type(own.is_blocked, bool)
-    assert_type(await own.when_closed(), BaseException)
-    assert_type(await own.close(), BaseException)
+    assert_type(await own.close(), Reason)
+    why = await own.when_closed()
+    assert_type(why, Reason)
+    assert_type(why.reply_code, int)
+    if isinstance(why, pika.exceptions.ConnectionClosed):
+        assert_type(why.reply_text, str)
+    if isinstance(why, error.ConnectionDone):
+        assert_type(why.reply_text, str)
+    elif isinstance(why, pika.exceptions.AMQPHeartbeatTimeout):
+        raise why
 
 
 async def consuming(channel: TwistedChannel) -> None:
