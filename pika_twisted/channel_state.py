@@ -298,20 +298,18 @@ class Channel(PikaChannel):  # type: ignore[misc]
 
     def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
         """See pika.channel.Channel.close. Channel.Close ends its consumers; none is cancelled."""
+        # Acks held back: the encoder takes none of a closing channel. The transport may end within.
+        self.connection.flush()
         if self.is_closed or self.is_closing:
             self.flush()  # raises, with the reason
-        self.connection.flush()  # acks held back: the encoder takes none of a closing channel
-        LOGGER.info("Closing channel %d (%s): %r", self.channel_number, reply_code, reply_text)
         closing = spec.Channel.Close(reply_code, reply_text, 0, 0)
+        encoded = encode_method(self.channel_number, closing)
+        LOGGER.info("Closing channel %d (%s): %r", self.channel_number, reply_code, reply_text)
         self._closing_reason = pika_exceptions.ChannelClosedByClient(reply_code, reply_text)
-        was = self._state
         self._set_state(self.CLOSING)
-        try:
-            self._rpc(closing, self._on_closeok, [spec.Channel.CloseOk])
-        except Exception:
-            self._set_state(was)
-            self._closing_reason = None
-            raise
+        self._rpc(closing, self._on_closeok, [spec.Channel.CloseOk], encoded)
+        for consumer_tag in list(self._direct):  # _on_deliver() looks at what still comes
+            self.deliver_indirectly(consumer_tag)
 
     # Consumers
 
@@ -361,6 +359,8 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self, method_frame: frame.Method[Any], header_frame: frame.Header, body: bytes
     ) -> None:
         method = method_frame.method
+        if self.is_closing and method.consumer_tag not in self._consumers_with_noack:
+            return  # it is delivered again; a peer that never answers Channel.Close fills no queue
         deliver = self._consumers.get(method.consumer_tag)
         if deliver is not None:
             deliver(self, method, header_frame.properties, body)

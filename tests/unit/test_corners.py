@@ -861,3 +861,40 @@ def test_a_channel_that_ends_within_the_write_of_its_open(session: Session, endi
     if ending == "broker":
         kind = exceptions.ChannelClosedByBroker
     watch(protocol.channel()).failure(kind, exceptions.ChannelClosed)
+
+
+@pytest.mark.parametrize("auto_ack", [False, True], ids=["acks", "auto_ack"])
+def test_what_comes_for_a_channel_that_closes(session: Session, auto_ack: bool) -> None:
+    """Dropped, as the specification says; but kept where the broker would not send it again."""
+    channel = session.channel()
+    queue = session.consumer(channel, auto_ack=auto_ack)
+    session.peer.deliver(channel, "t", b"1", b"2")
+    channel.close()
+    session.peer.deliver(channel, "t", b"3", b"4", first=3)
+    kept = [b"1", b"2", b"3", b"4"] if auto_ack else [b"1", b"2"]
+    assert [message.body for message in queue.pending] == kept
+    session.peer.send(channel, spec.Channel.CloseOk())
+    assert [message.body for message in queue.drain()] == kept
+
+
+def test_a_close_that_cannot_be_sent_stops_no_consumer(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    with pytest.raises(TypeError, match="reply_code='none'"):
+        channel.close("none")
+    assert channel.is_open
+    session.peer.deliver(channel, "t", b"1")
+    assert [message.body for message in queue.pending] == [b"1"]
+
+
+def test_closing_a_channel_when_the_transport_ends_while_acks_are_written(session: Session) -> None:
+    channel = session.channel()
+    channel.ack_batching = True
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"1")
+    channel.basic_ack(1)
+    session.transport.write = lambda _octets: session.lose()  # type: ignore[method-assign]
+    with pytest.raises(exceptions.ChannelWrongStateError):
+        channel.close()
+    assert channel.is_closed
+    assert queue.closed is not None
