@@ -898,3 +898,38 @@ def test_closing_a_channel_when_the_transport_ends_while_acks_are_written(sessio
         channel.close()
     assert channel.is_closed
     assert queue.closed is not None
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["drained", "lost"])
+def test_a_waiter_for_the_drain_that_cancels_the_next(session: Session, ended: bool) -> None:
+    protocol = session.open()
+    session.transport.fill()
+    waiters = [protocol.drained() for _ in range(3)]
+    outcomes = [watch(waiters[0].addBoth(lambda _: waiters[1].cancel())), *map(watch, waiters[1:])]
+    if ended:
+        session.lose()
+        outcomes[2].failure(exceptions.StreamLostError)
+    else:
+        session.transport.drain()
+        outcomes[2].result()
+    outcomes[1].failure(defer.CancelledError)
+    assert [outcome.fired for outcome in outcomes] == [1, 1, 1]
+
+
+def test_a_waiter_for_the_connection_that_cancels_the_next(session: Session) -> None:
+    protocol = session.connect()
+    waiters = [protocol.when_ready() for _ in range(3)]
+    outcomes = [watch(waiters[0].addBoth(lambda _: waiters[1].cancel())), *map(watch, waiters[1:])]
+    session.lose()
+    outcomes[1].failure(defer.CancelledError)
+    outcomes[2].failure(exceptions.AMQPConnectionError)
+
+
+def test_a_new_secret_whose_failure_cancels_the_next(session: Session) -> None:
+    protocol = session.open()
+    calls = [protocol.update_secret("token", "expiry") for _ in range(3)]
+    outcomes = [watch(calls[0].addBoth(lambda _: calls[1].cancel())), *map(watch, calls[1:])]
+    session.lose()
+    outcomes[1].failure(defer.CancelledError)
+    outcomes[2].failure(exceptions.StreamLostError)
+    session.closed.result()
