@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import namedtuple
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -225,6 +226,8 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
             raise TypeError(f"max_messages must be an int, not {max_messages!r}")
         if max_messages < 1:
             raise ValueError(f"max_messages must be at least 1, not {max_messages}")
+        if max_messages > sys.maxsize:
+            max_messages = sys.maxsize
         there = self.pending and not self._turns
         if self.closed is not None and not (there and self._deliverable):
             return self._refuse()

@@ -638,9 +638,10 @@ def test_many_takes_what_is_there(make: Any) -> None:
     assert again.result() == [4, 5]
 
 
-def test_many_waits_for_the_first_only(make: Any) -> None:
+@pytest.mark.parametrize("most", [100, sys.maxsize + 1, 10**30])
+def test_many_waits_for_the_first_only(make: Any, most: int) -> None:
     queue = make()
-    waiting = watch(queue.get_many(100))
+    waiting = watch(queue.get_many(most))
     queue.put("one")
     assert waiting.result() == ["one"]
 
