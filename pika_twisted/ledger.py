@@ -129,7 +129,7 @@ class Ledger:
         if not self._encoder.open:
             return True  # the caller finds out why
         if multiple:
-            return self._settle_all("ack", tag or 0)
+            return self._settle_all("ack", tag)
         self._claim(tag)
         if self.batch == 1 or type(tag) is not int or not self._first <= tag < 1 << 64:
             return self._write("ack", tag, False)
@@ -144,7 +144,7 @@ class Ledger:
         if not self._encoder.open:
             return True
         if multiple:
-            return self._settle_all("nack", delivery_tag or 0, requeue)
+            return self._settle_all("nack", delivery_tag, requeue)
         self._claim(delivery_tag)
         return self._write("nack", delivery_tag, False, requeue)
 
@@ -256,8 +256,11 @@ class Ledger:
             self._hold(self)
         return False
 
-    def _settle_all(self, name: str, tag: int, *arguments: bool) -> bool:
-        """An ack or nack of everything up to `tag`; 0: of everything that has come."""
+    def _settle_all(self, name: str, delivery_tag: Any, *arguments: bool) -> bool:
+        """An ack or nack of everything up to a tag; 0: of everything that has come."""
+        tag = 0 if delivery_tag is None else delivery_tag
+        if isinstance(tag, bool) or not isinstance(tag, int):
+            return bool(getattr(self._encoder, name)(tag, True, *arguments))  # which says why not
         if tag == 0 and self.batch > 1:
             # The broker would take 0 for what is still under way, too: tags nobody here has seen.
             tag = self._highest

@@ -410,14 +410,18 @@ def test_batching_has_to_be_asked_for_in_time(session: Session) -> None:
     assert channel.ack_batching == 1
 
 
-@pytest.mark.parametrize("tag", [True, 1.0])
-def test_a_tag_that_only_equals_a_number_is_refused_at_the_call(session: Session, tag: Any) -> None:
+@pytest.mark.parametrize("tag", [True, 1.0, False, 0.0, "", "1", b"", []])
+@pytest.mark.parametrize("multiple", [False, True])
+def test_a_tag_that_is_no_number_is_refused_at_the_call(
+    session: Session, tag: Any, multiple: bool
+) -> None:
     channel = session.channel()
     channel.ack_batching = True
     queue = session.consumer(channel)
     session.peer.deliver(channel, "t", b"x")
-    with pytest.raises(TypeError, match="delivery_tag must be an int"):
-        channel.basic_ack(tag)
+    for settle in (channel.basic_ack, channel.basic_nack):
+        with pytest.raises(TypeError, match="delivery_tag must be an int"):
+            settle(tag, multiple)
     session.turn()
     session.peer.expect_none(spec.Basic.Ack)
     take(queue, 1)[0].ack()
