@@ -37,6 +37,8 @@ def places(target: Any, parameters: Parameters | None, tls: Any, reactor: Any) -
 
     :raises TypeError, ValueError: it is nothing that can be connected to
     """
+    if tls is False:  # says no more than None: an amqps URL stays one
+        tls = None
     if target is None:
         target = parameters if parameters is not None else pika.ConnectionParameters()
     if isinstance(target, str):

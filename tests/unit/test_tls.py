@@ -272,6 +272,11 @@ def test_encrypted_places(files: CertificateFiles) -> None:
     secured = pika.ConnectionParameters("h", ssl_options=pika.SSLOptions(context(files)))
     assert place(secured).encrypted
     assert not place(pika.ConnectionParameters("h")).encrypted
+    # False is what a setting says that is not set, and takes nothing away.
+    assert place(secured, tls=False).encrypted
+    assert place("amqps://h/", tls=False).encrypted
+    assert place(f"amqps://h/?ssl_options={written}", tls=False).encrypted
+    assert not place("amqp://h/", tls=False).encrypted
 
 
 @pytest.mark.parametrize(
