@@ -1,4 +1,4 @@
-"""Transports that wrap transports: TLS, and whatever else is a Twisted ProtocolWrapper."""
+"""Transports that wrap transports, TLS above all; and ending one that may be no socket."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def innermost(transport: Any) -> Any:
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
     return transport
+
+
+def abort(transport: Any) -> None:
+    """End it at once; one that can't, as that of a `ProcessEndpoint`, when it has sent its data."""
+    getattr(transport, "abortConnection", transport.loseConnection)()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pika.channel
 from pika import exceptions as pika_exceptions
 from pika import frame, spec, validators
+from pika.callback import CallbackManager
 
 from ._errors import UnsupportedField
 from ._reasons import fresh_exception
@@ -337,6 +338,8 @@ class Channel(PikaChannel):  # type: ignore[misc]
         one_shot: bool = True,
     ) -> None:
         """See pika.channel.Channel.add_callback; whoever watches deliveries gets to see them."""
+        if self.is_closed:
+            return
         super().add_callback(callback, replies, one_shot)
         if spec.Basic.Ack in replies or spec.Basic.Nack in replies:
             self._confirms_watched = True
@@ -426,3 +429,5 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._direct.clear()
         self._gets.clear()
         super()._cleanup()
+        # The connection's belong to whichever channel has the number next.
+        self.callbacks = CallbackManager()

@@ -14,6 +14,7 @@ from twisted.internet import defer
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
+from ._layers import abort
 from .connect_errors import explain
 from .places import Place, places
 from .protocol import TwistedProtocolConnection
@@ -47,7 +48,7 @@ class Connecting(_Deferred):
         return connection
 
     async def __aexit__(self, *_exc_info: object) -> None:
-        await self._connection.close()
+        await self._connection.__aexit__()
 
 
 def connect(
@@ -217,7 +218,7 @@ def drop(connection: Any) -> None:
         ready.cancel()
     transport = connection.transport
     if transport is not None:
-        transport.abortConnection()
+        abort(transport)
 
 
 def _set_socket_options(transport: Any, parameters: Parameters) -> None:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pika.channel
@@ -23,6 +24,7 @@ from twisted.python.failure import Failure
 
 from . import _codec, liveness
 from ._guard import guarded
+from ._layers import abort
 from .channel_state import Channel, encode_method
 from .endings import final_reason
 from .exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
@@ -141,7 +143,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         """Start the handshake on a connected transport."""
         if self.close_reason is not None:  # closed or cancelled before it was connected
-            transport.abortConnection()
+            abort(transport)
             return
         self._transport = self.gate.transport = transport
         self.outbound.attach(transport, self.gate.stay_open)
@@ -381,16 +383,23 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
             return
         # The codes that can't be sent fail here, before anything else is closed.
         encode_method(0, spec.Connection.Close(reply_code, reply_text, 0, 0))
-        opened = self._opened
-        if opened:
-            self._guard(self._close_timeout, self._on_close_timeout)
-        super().close(reply_code, reply_text)
-        if opened:
-            self._error = reason(
-                pika_exceptions.ConnectionClosedByClient, reply_code, reply_text, orderly=True
-            )
-        elif self._transport is None:
-            self._on_stream_terminated(None)
+        if not self._opened:
+            super().close(reply_code, reply_text)
+            if self._transport is None:
+                self._on_stream_terminated(None)
+            return
+        self._guard(self._close_timeout, self._on_close_timeout)
+        for channel in list(self._channels.values()):
+            if not (channel.is_closing or channel.is_closed):
+                channel.close(reply_code, reply_text)
+        if self.is_closed or self.is_closing:  # the transport has ended, or called somebody, within
+            return
+        self._set_connection_state(self.CONNECTION_CLOSING)
+        self._error = reason(
+            pika_exceptions.ConnectionClosedByClient, reply_code, reply_text, orderly=True
+        )
+        if not self._channels:  # else the last one's end does it
+            self._on_close_ready()
 
     def abort(self, why: Exception) -> None:
         """Drop the transport at once, for the reason given."""
@@ -399,7 +408,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         self._remove_heartbeat()
         self.inbound.deaf = True
         if self._transport is not None:
-            self._transport.abortConnection()
+            abort(self._transport)
         elif self.close_reason is None:
             self._on_stream_terminated(None)
 
@@ -472,7 +481,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         self.flush()
         self.inbound.deaf = True
         if self._transport is not None:
-            self._guard(LINGER, self._transport.abortConnection)
+            self._guard(LINGER, partial(abort, self._transport))
             self._transport.loseConnection()
 
     # Timers

@@ -284,8 +284,10 @@ class TwistedProtocolConnection(protocol.Protocol):
         :raises TypeError, ShortStringTooLong: a code or text that can't be sent; nothing happens
         """
         self._told_otherwise = True
-        # Taken first: a transport may end within close().
-        result = self.closed if self.closed is not None else self.when_closed()
+        # Taken first: a transport may end within close(). A `closed` that was cancelled tells nothing.
+        result = self.closed
+        if result is None or getattr(result, "called", False):
+            result = self.when_closed()
         if not self._impl.is_closed:
             self._impl.close(reply_code, reply_text)
         return result
@@ -295,7 +297,8 @@ class TwistedProtocolConnection(protocol.Protocol):
 
     async def __aexit__(self, *_exc_info: object) -> None:
         """Close, and wait until it is closed."""
-        await self.close()
+        self.close()
+        await self.when_closed()  # not `closed`, which is the user's: to cancel, to add callbacks to
 
     # IProtocol
 

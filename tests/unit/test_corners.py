@@ -13,6 +13,7 @@ from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import TwistedLog, call, run, watch
 from tests.support.peer import encoded_content, encoded_method
 from tests.support.session import Session
+from tests.support.transport import FakeTransport
 
 
 def bodies(messages: Any) -> list[bytes]:
@@ -933,3 +934,112 @@ def test_a_new_secret_whose_failure_cancels_the_next(session: Session) -> None:
     outcomes[1].failure(defer.CancelledError)
     outcomes[2].failure(exceptions.StreamLostError)
     session.closed.result()
+
+
+@pytest.mark.parametrize("dies_at", [0, 1, 2, 3])
+def test_a_transport_that_ends_within_the_writes_of_close(session: Session, dies_at: int) -> None:
+    protocol = session.open()
+    channels = [session.channel() for _ in range(3)]
+    ends = [watch(channel.on_closed) for channel in channels]
+    write = session.transport.write
+    left = dies_at
+
+    def count(octets: bytes) -> None:
+        nonlocal left
+        write(octets)
+        if left == 0:
+            session.lose()
+        left -= 1
+
+    session.transport.write = count  # type: ignore[method-assign]
+    closing = watch(protocol.close(200, "done"))
+    if dies_at == 3:
+        assert closing.pending
+        session.lose()
+    kind = exceptions.ConnectionClosedByClient if dies_at == 3 else exceptions.StreamLostError
+    assert isinstance(closing.result(), kind)
+    assert protocol.is_closed
+    for ending in ends:
+        assert isinstance(ending.result(), exceptions.ChannelClosed)
+
+
+@pytest.mark.parametrize("ending", ["transport", "broker"])
+def test_the_reason_of_a_close_that_ends_within_its_write(session: Session, ending: str) -> None:
+    protocol = session.open()
+    write = session.transport.write
+
+    def write_and_end(octets: bytes) -> None:
+        write(octets)
+        if ending == "transport":
+            session.lose()
+        else:
+            session.peer.send(0, spec.Connection.CloseOk())
+
+    session.transport.write = write_and_end  # type: ignore[method-assign]
+    closing = watch(protocol.close(200, "done"))
+    session.turn()
+    why = closing.result()
+    assert isinstance(why, exceptions.ConnectionClosedByClient)
+    assert why.args == (200, "done")
+    assert isinstance(why, error.ConnectionDone)
+
+
+def test_a_transport_that_cannot_be_aborted(session: Session) -> None:
+    """That of a ProcessEndpoint, say: a tunnel."""
+    protocol = session.open()
+
+    class Pipe(FakeTransport):
+        abortConnection = property()  # type: ignore[assignment]  # hidden
+
+    session.transport.__class__ = Pipe
+    closing = watch(protocol.close())
+    session.peer.send(0, spec.Connection.CloseOk())
+    session.turn(1)
+    closing.result()
+
+
+@pytest.mark.parametrize("watch_for", ["frames", "returns"])
+def test_a_callback_for_a_closed_channel_is_not_the_next_ones(
+    session: Session, watch_for: str
+) -> None:
+    """The number of a channel that is gone is given to the next one."""
+    gone = session.channel()
+    session.peer.close_channel(gone, 404, "NOT_FOUND")
+    seen: list[Any] = []
+    if watch_for == "frames":
+        gone.add_callback(seen.append, [spec.Basic.GetEmpty])
+    else:
+        gone.add_on_return_callback(seen.append)
+    session.peer.forget()
+    channel = session.channel()
+    assert channel.channel_number == gone.channel_number
+    session.peer.send(channel, spec.Basic.GetEmpty())
+    session.publish(channel, b"body", mandatory=True)
+    session.peer.give_back(channel, session.peer.published_body(b"body"))
+    assert seen == []
+
+
+def test_leaving_async_with_waits_for_its_own_deferred(session: Session) -> None:
+    """`closed` is the user's: what its callbacks make of it holds nobody up."""
+    protocol = session.open()
+    protocol.closed.addCallback(lambda _: defer.Deferred())
+
+    async def program() -> None:
+        async with protocol:
+            pass
+
+    leaving = run(program())
+    session.peer.send(0, spec.Connection.CloseOk())
+    session.turn()
+    leaving.result()
+
+
+def test_close_waits_for_the_end_also_when_closed_was_cancelled(session: Session) -> None:
+    protocol = session.open()
+    protocol.closed.cancel()
+    session.closed.failure(defer.CancelledError)
+    closing = watch(protocol.close())
+    assert closing.pending
+    session.peer.send(0, spec.Connection.CloseOk())
+    session.turn()
+    assert isinstance(closing.result(), exceptions.ConnectionClosedByClient)
