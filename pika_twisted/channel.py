@@ -463,10 +463,10 @@ class TwistedChannel(Topology, Settling):
         self._queue_name_to_consumer_tags.add(consumer.queue_name, tag)
         if isinstance(self._channel, Channel):
             self._channel.subscribe(tag, consumer.queue.pending, self, consumer)
-        if consumer.auto_ack:
-            self._auto_ack_tags.add(tag)
-        else:
+        if not consumer.auto_ack:
             self._auto_ack_tags.discard(tag)
+        elif self._ledger is None:  # which is told of each message, whatever had the tag before
+            self._auto_ack_tags.add(tag)
         self._note_deliveries(consumer)
 
     def _remove_consumer(self, consumer_tag: str, reason: BaseException, **how: bool) -> None:

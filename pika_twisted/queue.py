@@ -53,7 +53,9 @@ class ReceivedMessage(_Fields[Method]):
     `ack()`, `nack()` and `reject()` settle it, once: they raise AlreadySettled for a message that
     was settled before or delivered with auto_ack, and ChannelWrongStateError, whose cause says why,
     when its channel is closed (the broker delivers it again then). From their first use on a
-    channel its `basic_ack()` and the like are looked at as well.
+    channel its `basic_ack()` and the like are looked at as well, but not what those did before, nor
+    which messages taken before a `basic_ack(0, multiple=True)` settles. Who mixes the two sets
+    `channel.ack_batching = 1` before the first consumer: then everything is looked at.
     """
 
     __slots__ = ()

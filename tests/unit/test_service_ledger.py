@@ -399,6 +399,43 @@ def test_what_the_user_puts_behind_a_message_is_none(session: Session) -> None:
     assert session.peer.expect(spec.Basic.Ack).method.delivery_tag == 2
 
 
+@pytest.mark.parametrize("first", ["all", "one"])
+def test_from_the_start_everything_is_looked_at(session: Session, first: str) -> None:
+    channel = session.channel()
+    channel.ack_batching = 1
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"1", b"2", b"3")
+    messages = take(queue, 3)
+    if first == "all":
+        channel.basic_ack(0, multiple=True)
+    else:
+        channel.basic_ack(3)
+    with pytest.raises(AlreadySettled):
+        messages[2].ack()
+    session.peer.expect(spec.Basic.Ack)
+    session.peer.expect_none()
+
+
+def test_a_tag_that_an_auto_ack_consumer_takes_over(session: Session) -> None:
+    """What came under it before still needs its ack."""
+    channel = session.channel()
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"1", b"2")
+    before = take(queue, 2)
+    before[0].ack()
+    cancelling = watch(channel.basic_cancel("t"))
+    session.peer.send(channel, spec.Basic.CancelOk("t"))
+    cancelling.result()
+    queue = session.consumer(channel, auto_ack=True)
+    session.peer.deliver(channel, "t", b"3", first=3)
+    session.peer.forget()
+    before[1].ack()
+    assert session.peer.expect(spec.Basic.Ack).method.delivery_tag == 2
+    with pytest.raises(AlreadySettled, match="auto_ack"):
+        take(queue, 1)[0].ack()
+    session.peer.expect_none()
+
+
 def test_batching_has_to_be_asked_for_in_time(session: Session) -> None:
     channel = session.channel()
     for wrong in (0, -1, False, "5"):
