@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from ._arguments import check_parameters, check_seconds, check_whole
 from ._containers import OrderedSet
+from ._guard import guarded
 from ._layers import innermost
 from ._reasons import as_exception, fresh_exception
 from .channel import TwistedChannel
@@ -262,16 +263,18 @@ class TwistedProtocolConnection(protocol.Protocol):
 
         See pika.connection.Connection.add_on_connection_blocked_callback.
         """
+        call = guarded(callback, "blocked callback")
         self._impl.add_on_connection_blocked_callback(
-            lambda _impl, method_frame: callback(self, method_frame)
+            lambda _impl, method_frame: call(self, method_frame)
         )
 
     def add_on_connection_unblocked_callback(
         self, callback: Callable[[TwistedProtocolConnection, frame.Method[Any]], Any]
     ) -> None:
         """Call `callback(connection, method_frame)` when the broker takes publishes again."""
+        call = guarded(callback, "unblocked callback")
         self._impl.add_on_connection_unblocked_callback(
-            lambda _impl, method_frame: callback(self, method_frame)
+            lambda _impl, method_frame: call(self, method_frame)
         )
 
     def close(

@@ -327,17 +327,19 @@ def test_a_secret_that_can_t_be_sent(session: Session, wrong: Any) -> None:
 @pytest.mark.parametrize(
     "add",
     [
-        lambda channel: channel.callback_deferred(None, [spec.Basic.GetEmpty]),
-        lambda channel: channel.add_callback(None, [spec.Basic.GetEmpty]),
-        lambda channel: channel.add_on_close_callback(None),
-        lambda channel: channel.add_on_flow_callback(None),
-        lambda channel: channel.add_on_return_callback(None),
+        lambda channel, _: channel.callback_deferred(None, [spec.Basic.GetEmpty]),
+        lambda channel, _: channel.add_callback(None, [spec.Basic.GetEmpty]),
+        lambda channel, _: channel.add_on_close_callback(None),
+        lambda channel, _: channel.add_on_flow_callback(None),
+        lambda channel, _: channel.add_on_return_callback(None),
+        lambda _, protocol: protocol.add_on_connection_blocked_callback(None),
+        lambda _, protocol: protocol.add_on_connection_unblocked_callback(None),
     ],
 )
 def test_a_callback_that_is_none_is_refused(session: Session, add: Any) -> None:
     channel = session.channel()
     with pytest.raises(TypeError, match="None"):
-        add(channel)
+        add(channel, session.protocol)
     session.peer.send(channel, spec.Basic.GetEmpty())
     assert session.protocol.is_open
 
