@@ -297,6 +297,12 @@ class Channel(PikaChannel):  # type: ignore[misc]
         assert self.on_confirm is not None
         self.on_confirm(method_frame)
 
+    def open(self) -> None:
+        """See pika.channel.Channel.open; not again when it is gone: another one has its number."""
+        if self.gone is not None:
+            self.flush()  # raises, with the reason
+        super().open()
+
     def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
         """See pika.channel.Channel.close. Channel.Close ends its consumers; none is cancelled."""
         # Acks held back: the encoder takes none of a closing channel. The transport may end within.

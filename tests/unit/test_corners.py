@@ -1019,6 +1019,17 @@ def test_a_callback_for_a_closed_channel_is_not_the_next_ones(
     assert seen == []
 
 
+def test_a_channel_that_is_gone_is_not_opened_again(session: Session) -> None:
+    """The broker closes the connection for a number that another channel has by then."""
+    channel = session.channel()
+    session.peer.close_channel(channel, 404, "NOT_FOUND")
+    session.peer.forget()
+    with pytest.raises(exceptions.ChannelWrongStateError, match="NOT_FOUND"):
+        channel.open()
+    session.peer.expect_none()
+    assert channel.is_closed
+
+
 def test_leaving_async_with_waits_for_its_own_deferred(session: Session) -> None:
     """`closed` is the user's: what its callbacks make of it holds nobody up."""
     protocol = session.open()
