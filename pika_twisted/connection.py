@@ -288,8 +288,8 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         if not self.is_open:
             raise pika_exceptions.ConnectionWrongStateError(f"The connection is not open: {self}")
         number = channel_number or self._next_channel_number()
-        # Not pika's method, which asks for the channel by its number when it has sent Channel.Open:
-        # a transport that ends, or brings Channel.Close, within write() has had it forgotten by then.
+        # Not pika's method, which looks the channel up by its number when it has sent Channel.Open:
+        # that is forgotten where a transport ends, or brings Channel.Close, within write().
         channel = self._channels[number] = self._create_channel(number, on_open_callback)
         self._add_channel_callbacks(number)
         channel.open()

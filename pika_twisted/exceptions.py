@@ -31,7 +31,7 @@ __all__ = [
 
 
 class WithText(Exception):
-    """What says itself what is wrong; pika's and Twisted's classes would add words, or hide them."""
+    """What says itself what is wrong; pika's and Twisted's classes add words, or hide them."""
 
     def __init__(self, text: str = "") -> None:
         # Not super(): the mixed-in classes disagree about their arguments.

@@ -287,7 +287,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         :raises TypeError, ShortStringTooLong: a code or text that can't be sent; nothing happens
         """
         self._told_otherwise = True
-        # Taken first: a transport may end within close(). A `closed` that was cancelled tells nothing.
+        # Taken first: a transport may end within close(). A cancelled `closed` tells nothing.
         result = self.closed
         if result is None or getattr(result, "called", False):
             result = self.when_closed()
@@ -301,7 +301,8 @@ class TwistedProtocolConnection(protocol.Protocol):
     async def __aexit__(self, *_exc_info: object) -> None:
         """Close, and wait until it is closed."""
         self.close()
-        await self.when_closed()  # not `closed`, which is the user's: to cancel, to add callbacks to
+        # Not on `closed`, which is the user's: to cancel, to add callbacks to.
+        await self.when_closed()
 
     # IProtocol
 
