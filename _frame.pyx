@@ -58,6 +58,7 @@ __all__ = [
     "OversizedContent",
     "Return",
     "UndecodableProperties",
+    "read_as_slots",
 ]
 
 IMPLEMENTATION = "compiled"

@@ -29,3 +29,4 @@ GetOk = _implementation.GetOk
 OutputBuffer = _implementation.OutputBuffer
 OversizedContent = _implementation.OversizedContent
 Return = _implementation.Return
+read_as_slots = _implementation.read_as_slots

@@ -22,6 +22,7 @@ __all__ = [
     "OversizedContent",
     "Return",
     "UndecodableProperties",
+    "read_as_slots",
 ]
 
 IMPLEMENTATION: str
@@ -40,6 +41,9 @@ class BasicProperties(spec.BasicProperties):
 
     @property
     def raw(self) -> bytes | None: ...
+
+def read_as_slots(message_class: type[tuple[Any, ...]]) -> None:
+    """Let the four fields of a namedtuple's subclass be read as quickly as slots."""
 
 class OversizedContent:
     """In place of the header of a content longer than ``max_message_size``.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet import defer
 
-from ._codec import Backlog
+from ._codec import Backlog, read_as_slots
 from ._deferreds import Turns, is_waiting, iterate, ready_next
 from ._reasons import fresh_exception
 from .ledger import AlreadySettled
@@ -84,6 +84,9 @@ class ReceivedMessage(_Fields[Method]):
     def redelivered(self) -> bool:
         """Whether the broker has delivered it before, to anybody."""
         return bool(getattr(self[1], "redelivered", False))
+
+
+read_as_slots(ReceivedMessage)
 
 
 class AutoAcknowledged(ReceivedMessage):

@@ -1,5 +1,8 @@
 # Messages that wait.
 
+cdef enum:
+    MESSAGE_ITEMS = 4  # channel, method, properties, body
+
 cdef object new_message(object message_class, object channel, object method, object properties,
                         object body):
     """A message, made as tuple's own constructor does it: 46 ns instead of 242.
@@ -7,7 +10,7 @@ cdef object new_message(object message_class, object channel, object method, obj
     The cyclic collector does not see it until it is handed out (``visible``): with 100,000 queued
     ones a full collection takes 15 ms instead of 184.
     """
-    message = bare_object(message_class, 4)
+    message = bare_object(message_class, MESSAGE_ITEMS)
     forget_hash(message)
     Py_INCREF(channel)
     PyTuple_SET_ITEM(message, 0, channel)
@@ -21,8 +24,15 @@ cdef object new_message(object message_class, object channel, object method, obj
     return message
 
 
+def read_as_slots(message_class not None):
+    """Let the four fields of a namedtuple's subclass be read as quickly as slots."""
+    for i in range(MESSAGE_ITEMS):
+        descriptor = message_item(message_class, i)
+        setattr(message_class, descriptor.__name__, descriptor)
+
+
 cdef inline bint looks_like_message(object item) noexcept:
-    return PyTuple_Check(item) and PyTuple_GET_SIZE(item) == 4
+    return PyTuple_Check(item) and PyTuple_GET_SIZE(item) == MESSAGE_ITEMS
 
 
 cdef inline object visible(object item):

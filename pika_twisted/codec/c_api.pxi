@@ -18,8 +18,28 @@ cdef extern from *:
     }
     #define own_octets(o) ((unsigned char *)(o) + Py_TYPE(o)->tp_basicsize)
 
+    /* The end of an object that has let go of all it had. */
+    #if CYTHON_USE_TYPE_SPECS
+      #define free_object(o) do { PyTypeObject *t = Py_TYPE(o); t->tp_free(o); Py_DECREF(t); } while (0)
+    #else
+      #define free_object(o) Py_TYPE(o)->tp_free(o)
+    #endif
+
     /* Where an object keeps its instance dict; NULL there until somebody needs one. */
     #define dict_slot(o) ((PyObject **)((char *)(o) + Py_TYPE(o)->tp_dictoffset))
+
+    /* Descriptors of the items of a tuple's subclass, which the interpreter reads as it reads slots:
+       3 ns, where a namedtuple's take 30. They don't look at the length: all that makes messages,
+       a namedtuple's own __new__, _make and _replace included, sees to four items. */
+    #include <structmember.h>
+    #define MESSAGE_ITEM(name, i) {name, T_OBJECT_EX, \
+        offsetof(PyTupleObject, ob_item) + (i) * sizeof(PyObject *), READONLY, \
+        "Alias for field number " #i}
+    static PyMemberDef message_items[] = {
+        MESSAGE_ITEM("channel", 0), MESSAGE_ITEM("method", 1),
+        MESSAGE_ITEM("properties", 2), MESSAGE_ITEM("body", 3),
+    };
+    #define message_item(type, i) PyDescr_NewMember((PyTypeObject *)(type), &message_items[i])
 
     /* CPython 3.14 caches a tuple's hash; tuple's own constructor marks it as not known yet. */
     #if PY_VERSION_HEX >= 0x030E0000
@@ -50,7 +70,9 @@ cdef extern from *:
     object bare_object(object type, Py_ssize_t items)
     object bare_light_object(object type, size_t octets)
     unsigned char* own_octets(object o)
-    PyObject** dict_slot(object o)
+    PyObject** dict_slot(PyObject* o)
+    void free_object(PyObject* o)
+    object message_item(object type, int i)
     void forget_hash(object o)
     object text_or_bytes(const unsigned char* at, Py_ssize_t size)
     const bint HAS_GIL
@@ -65,7 +87,7 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(object)
     void* PyUnicode_DATA(object)
     PyObject* PyDict_GetItemWithError(object, object) except? NULL
-    object PyObject_GenericGetAttr(object, object)
+    object PyObject_GenericGetAttr(PyObject*, PyObject*)
     object PyObject_GenericGetDict(object, void*)
     int PyObject_GenericSetDict(object, object, void*) except -1
     unsigned long long PyLong_AsUnsignedLongLong(object) except? 0xFFFFFFFFFFFFFFFF
@@ -78,8 +100,11 @@ cdef extern from "Python.h":
     bint PyObject_GC_IsTracked(object)
     void PyObject_GC_Track(PyObject*)
     void PyObject_GC_UnTrack(PyObject*)
-    ctypedef object (*get_attribute "getattrofunc")(object, object)
+    ctypedef object (*get_attribute "getattrofunc")(PyObject*, PyObject*)
+    ctypedef void (*destructor)(PyObject*) noexcept
     ctypedef struct PyTypeObject:
         PyObject* tp_dict
+        destructor tp_dealloc
         get_attribute tp_getattro
+    PyTypeObject* Py_TYPE(PyObject*)
     void PyType_Modified(PyTypeObject*)

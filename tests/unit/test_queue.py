@@ -66,6 +66,39 @@ def test_a_message_is_a_named_tuple_of_four(module: ModuleType) -> None:
         assert pickle.loads(pickle.dumps(message)) == message
 
 
+def test_the_fields_of_a_message_are_its_items(module: ModuleType) -> None:
+    for kind in (module.ReceivedMessage, module.AutoAcknowledged):
+        items = object(), object(), object(), object()
+        message = kind(*items)
+        for _ in range(100):  # until the interpreter has specialised the reads, and after
+            assert (message.channel, message.method) == items[:2]
+            assert (message.properties, message.body) == items[2:]
+        assert message._asdict() == dict(zip(message._fields, items, strict=True))
+        assert message._replace(body=b"") == (*items[:3], b"")
+        for index, field in enumerate(kind._fields):
+            assert getattr(kind, field).__doc__ == f"Alias for field number {index}"
+            with pytest.raises(AttributeError):
+                setattr(message, field, None)
+            with pytest.raises(AttributeError):
+                delattr(message, field)
+        assert tuple(message) == items
+        for wrong in (items[:3], (*items, None)):
+            with pytest.raises(TypeError):
+                kind._make(wrong)
+
+
+def test_a_message_class_may_be_subclassed(module: ModuleType) -> None:
+    class Text(module.ReceivedMessage):  # type: ignore[name-defined,misc]
+        @property
+        def body(self) -> str:
+            return str(super().body.decode())
+
+    message = Text("channel", "method", "properties", b"body")
+    message.note = 1
+    assert [message.body for _ in range(100)] == ["body"] * 100
+    assert (message.method, message[3], message.note) == ("method", b"body", 1)
+
+
 # As a DeferredQueue
 
 

@@ -136,3 +136,27 @@ def test_a_driver_that_returns_something() -> None:
             assert results[3] is LookupError
     finally:
         _ready.set_driver(_deferreds.DRIVER)
+
+
+def test_debugging_counts_from_when_it_is_switched_on(module: ModuleType) -> None:
+    queue = module.ClosableDeferredQueue()
+
+    def remembers() -> list[bool]:
+        waiting = queue.get()
+        queue.put(None)
+        queue.put(None)
+        return [d._debugInfo is not None for d in (waiting, queue.get())]
+
+    try:
+        for _ in range(100):
+            defer.setDebugging(True)
+            assert remembers() == [True, True]
+            assert remembers() == [True, True]
+            defer.setDebugging(False)
+            assert remembers() == [False, False]
+            assert remembers() == [False, False]
+            defer.Deferred.unrelated = 1  # type: ignore[attr-defined]
+            assert remembers() == [False, False]
+            del defer.Deferred.unrelated  # type: ignore[attr-defined]
+    finally:
+        defer.setDebugging(False)
