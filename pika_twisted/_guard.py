@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ def guarded(callback: Callable[..., Any], what: str) -> Callable[..., None]:
     def call(*args: Any, **kwargs: Any) -> None:
         try:
             callback(*args, **kwargs)
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # that of a future; it is no Exception
             _log.failure("Exception in the {what} {callback!r}", what=what, callback=callback)
 
     return call

@@ -379,7 +379,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
 
         The peer has `close_timeout` seconds to answer, then the transport is aborted.
         """
-        if self.is_closed or self.is_closing:
+        if self.is_closed or self.is_closing or self.inbound.deaf:  # deaf: it ends already
             return
         # The codes that can't be sent fail here, before anything else is closed.
         encode_method(0, spec.Connection.Close(reply_code, reply_text, 0, 0))
@@ -389,6 +389,7 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
                 self._on_stream_terminated(None)
             return
         self._guard(self._close_timeout, self._on_close_timeout)
+        self.flush()  # as channels do before they close; where the transport ends, none is left
         for channel in list(self._channels.values()):
             if not (channel.is_closing or channel.is_closed):
                 channel.close(reply_code, reply_text)

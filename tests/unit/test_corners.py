@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -1054,3 +1055,42 @@ def test_close_waits_for_the_end_also_when_closed_was_cancelled(session: Session
     session.peer.send(0, spec.Connection.CloseOk())
     session.turn()
     assert isinstance(closing.result(), exceptions.ConnectionClosedByClient)
+
+
+def test_closing_when_the_transport_ends_while_acks_are_written(session: Session) -> None:
+    channel = session.channel()
+    channel.ack_batching = True
+    session.consumer(channel)
+    session.peer.deliver(channel, "t", b"1")
+    channel.basic_ack(1)
+    session.transport.write = lambda _octets: session.lose()  # type: ignore[method-assign]
+    assert isinstance(watch(session.protocol.close()).result(), exceptions.StreamLostError)
+
+
+def test_closing_what_the_broker_has_closed(session: Session) -> None:
+    """Its reason stays, and the transport has no more time than before."""
+    session.channel()
+    session.peer.send(0, spec.Connection.Close(320, "CONNECTION_FORCED", 0, 0))
+    session.peer.forget()
+    session.transport.stuck = True
+    closing = watch(session.protocol.close())
+    session.peer.expect_none()
+    session.turn(1)
+    why = closing.result()
+    assert isinstance(why, exceptions.ConnectionClosedByBroker)
+    assert why.reply_code == 320
+
+
+def test_a_callback_that_meets_a_cancelled_future(
+    session: Session, twisted_log: TwistedLog
+) -> None:
+    """asyncio's CancelledError is no Exception."""
+    channel = session.channel()
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    future.cancel()
+    channel.add_callback(lambda _frame: future.result(), [spec.Basic.GetEmpty])
+    session.peer.send(channel, spec.Basic.GetEmpty())
+    loop.close()
+    assert session.protocol.is_open
+    (failure,) = twisted_log.flush(asyncio.CancelledError)
