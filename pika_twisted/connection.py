@@ -419,28 +419,31 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         if self.inbound.deaf or self.is_closed:
             return
         close = spec.Connection.Close(refusal.reply_code, refusal.reply_text[:255], 0, 0)
-        self._send_method(0, close)
-        self._terminate_stream(
-            reason(
-                ProtocolViolation,
-                refusal.reply_code,
-                refusal.reply_text,
-                orderly=False,
-                cause=cause or refusal,
-            )
+        why = reason(
+            ProtocolViolation,
+            refusal.reply_code,
+            refusal.reply_text,
+            orderly=False,
+            cause=cause or refusal,
         )
+        self._end_after(close, why)
 
     def _on_connection_close_from_broker(self, method_frame: frame.Method[Any]) -> None:
         method = method_frame.method
-        self._send_method(0, spec.Connection.CloseOk())
-        self._terminate_stream(
-            reason(
-                pika_exceptions.ConnectionClosedByBroker,
-                method.reply_code,
-                method.reply_text,
-                orderly=True,
-            )
+        why = reason(
+            pika_exceptions.ConnectionClosedByBroker,
+            method.reply_code,
+            method.reply_text,
+            orderly=True,
         )
+        self._end_after(spec.Connection.CloseOk(), why)
+
+    def _end_after(self, last: Any, why: Exception) -> None:
+        """Send a last method, and end the transport; which may end by itself within write()."""
+        if self._error is None:
+            self._error = why
+        self._send_method(0, last)
+        self._terminate_stream(why)
 
     def _on_connection_tune(self, method_frame: frame.Method[Any]) -> None:
         offered = method_frame.method.frame_max

@@ -36,6 +36,10 @@ class HeartbeatChecker(PikaHeartbeatChecker):  # type: ignore[misc]
 
     _was_paused = False
 
+    def _start_send_timer(self) -> None:
+        if self._connection._transport is not None:  # else it has ended within the write before
+            super()._start_send_timer()
+
     def received(self) -> None:
         """A heartbeat came: for pika's log only, life is counted in octets."""
         self._heartbeat_frames_received += 1

@@ -1093,4 +1093,26 @@ def test_a_callback_that_meets_a_cancelled_future(
     session.peer.send(channel, spec.Basic.GetEmpty())
     loop.close()
     assert session.protocol.is_open
-    (failure,) = twisted_log.flush(asyncio.CancelledError)
+    assert len(twisted_log.flush(asyncio.CancelledError)) == 1
+
+
+@pytest.mark.parametrize("by", ["broker", "refusal"])
+def test_the_reason_of_an_end_within_the_write_of_the_last_method(
+    session: Session, by: str
+) -> None:
+    session.open()
+    session.transport.write = lambda _octets: session.lose()  # type: ignore[method-assign]
+    if by == "broker":
+        session.peer.send(0, spec.Connection.Close(320, "CONNECTION_FORCED", 0, 0))
+        assert session.closed.result().reply_code == 320
+    else:
+        session.peer.send_bytes(b"\x09")
+        assert session.closed.result().reply_code == 501
+
+
+def test_no_heartbeat_after_an_end_within_the_write_of_one(session: Session) -> None:
+    session.open(heartbeat=20)
+    session.transport.write = lambda _octets: session.lose()  # type: ignore[method-assign]
+    session.turn(20)
+    assert isinstance(session.closed.result(), exceptions.StreamLostError)
+    assert not session.clock.getDelayedCalls()
