@@ -625,7 +625,11 @@ class TwistedChannel(Topology, Settling):
     def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
         """Close the channel; `on_closed` fires when the broker has answered.
 
+        What is delivered until then is dropped, for the broker delivers it again; not so with
+        auto_ack: then it reaches its queue.
+
         :raises ChannelWrongStateError: it is closed or closing already
+        :raises TypeError, ShortStringTooLong: a code or text that can't be sent; nothing happens
         """
         self._channel.close(reply_code=reply_code, reply_text=reply_text)
 
