@@ -99,7 +99,11 @@ class ChannelEncoder:
         header = _header_payload(properties, len(octets))
         names: Any = {"exchange": exchange, "routing_key": routing_key}  # bytes where no text
         method = spec.Basic.Publish(mandatory=mandatory, **names)
-        step = self._output.frame_max - _FRAME_OVERHEAD
+        limit = self._output.frame_max
+        size = sum(map(len, header)) + _FRAME_OVERHEAD
+        if size > max(limit, spec.FRAME_MIN_SIZE):
+            raise ValueError(f"properties: a header frame of {size} octets, frame_max is {limit}")
+        step = limit - _FRAME_OVERHEAD
         bodies = [octets[begin : begin + step] for begin in range(0, len(octets), step)]
         return self._output._append(
             [

@@ -308,7 +308,8 @@ class TwistedChannel(Topology, Settling):
             its way. With it, it fires with the broker's Basic.Ack.
         :raises: nothing; the Deferred fails with UnroutableError (a mandatory message was returned;
             its `messages` hold it), NackError, the reason when the channel closes first, TypeError
-            or ValueError naming an argument that can't be encoded (nothing is sent then)
+            or ValueError naming an argument that can't be encoded, or properties of more octets
+            than frame_max (nothing is sent then)
         """
         encoder = self._encoder
         if not encoder.open:

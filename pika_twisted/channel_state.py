@@ -39,8 +39,11 @@ LOGGER = logging.getLogger("pika_twisted")
 MOST_STRANGERS = 100
 
 
-def encode_method(channel_number: int, method: Any) -> bytes:
-    """Marshal a method; an argument that can't be encoded is named in the error."""
+def encode_method(channel_number: int, method: Any, frame_max: int | None = None) -> bytes:
+    """Marshal a method; an argument that can't be encoded is named in the error.
+
+    So is a frame above `frame_max`, for which brokers close the connection.
+    """
     try:
         encoded: bytes = frame.Method(channel_number, method).marshal()
     except pika_exceptions.UnsupportedAMQPFieldException as error:
@@ -54,6 +57,9 @@ def encode_method(channel_number: int, method: Any) -> bytes:
         raise pika_exceptions.ShortStringTooLong(text) from error
     except Exception as error:
         raise TypeError(f"{method.NAME}: can't encode {_named(method)}: {error}") from error
+    if frame_max is not None and len(encoded) > frame_max:
+        size = len(encoded)
+        raise ValueError(f"{method.NAME}: a frame of {size} octets, frame_max is {frame_max}")
     return encoded
 
 
@@ -146,7 +152,8 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if self.is_closed:
             self._raise_if_not_open()
         if encoded is None:
-            encoded = encode_method(self.channel_number, method)
+            limit = self.connection.outbound.buffer.frame_max
+            encoded = encode_method(self.channel_number, method, limit)
         if self._blocking:
             self._blocked.append([method, callback, acceptable_replies, encoded])
             return

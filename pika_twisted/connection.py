@@ -299,7 +299,8 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         self, new_secret: str, reason: str, callback: Callable[..., Any] | None = None
     ) -> None:
         """See pika.connection.Connection.update_secret; each call gets its own answer, in order."""
-        encode_method(0, spec.Connection.UpdateSecret(new_secret, reason))
+        secret = spec.Connection.UpdateSecret(new_secret, reason)
+        encode_method(0, secret, self.outbound.buffer.frame_max)
         if self.is_open:  # else pika raises
             self._secrets.append(callback)
         super().update_secret(new_secret, reason, self._on_secret_updated)

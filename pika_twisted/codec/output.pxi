@@ -136,6 +136,15 @@ cdef class OutputBuffer:
         self.frames += 1
         return at + HEAD_SIZE
 
+    cdef inline int check_header(self, Py_ssize_t size) except -1:
+        """A header frame can't be cut, and for a longer one brokers close the connection (501)."""
+        if size + FRAME_OVERHEAD > max(self.largest_frame, FRAME_MIN_SIZE):
+            raise ValueError(
+                f"properties: a header frame of {size + FRAME_OVERHEAD} octets, "
+                f"frame_max is {self.largest_frame}"
+            )
+        return 0
+
     cdef int bodies(self, int channel, octets at, Py_ssize_t size) except -1:
         """The body, in frames of at most frame_max octets."""
         cdef Py_ssize_t step = self.largest_frame - FRAME_OVERHEAD
@@ -276,6 +285,7 @@ cdef class ChannelEncoder:
         if properties is None:
             if encoded is None:
                 encoded = b"\0\0"  # no flags
+            output.check_header(CONTENT_HEADER_SIZE + PyBytes_GET_SIZE(encoded))
             at = output.frame(
                 HEADER_FRAME, self.number, CONTENT_HEADER_SIZE + PyBytes_GET_SIZE(encoded)
             )
@@ -295,6 +305,7 @@ cdef class ChannelEncoder:
         output.room(HEAD_SIZE + CONTENT_HEADER_SIZE + 2)
         flags = put_properties(output, properties)
         size = output.used - begin - HEAD_SIZE
+        output.check_header(size)
         output.room(1)  # for the end octet, while what was written still counts: grow() moves that
         output.used = begin
         at = output.frame(HEADER_FRAME, self.number, size)

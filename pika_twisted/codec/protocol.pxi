@@ -6,6 +6,7 @@ cdef enum:
     BODY_FRAME = 3
     HEARTBEAT_FRAME = 8
     FRAME_END = 0xCE
+    FRAME_MIN_SIZE = 4096     # no frame_max is below it
     HEAD_SIZE = 7             # type, channel, size
     FRAME_OVERHEAD = 8        # the head and the end octet
     PROTOCOL_HEADER_SIZE = 8

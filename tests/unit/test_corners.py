@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -1029,6 +1030,25 @@ def test_a_channel_that_is_gone_is_not_opened_again(session: Session) -> None:
         channel.open()
     session.peer.expect_none()
     assert channel.is_closed
+
+
+def test_what_is_longer_than_the_brokers_frame_max_is_refused_at_the_call(session: Session) -> None:
+    """RabbitMQ closes the connection, 501 FRAME_ERROR, with all that is on it."""
+    session.open(frame_max=4096)
+    channel = session.channel()
+    session.confirms(channel)
+    session.peer.forget()
+    properties = spec.BasicProperties(headers={"trace": "x" * 4096})
+    text = "frame of [45][0-9]{3} octets, frame_max is 4096"
+    for refused in (
+        call(channel.basic_publish, "", "q", b"body", properties),
+        call(channel.queue_declare, "q", arguments={"x": "x" * 4096}),
+        call(session.protocol.update_secret, "token" * 1000, "expiry"),
+    ):
+        assert re.search(text, str(refused.failure(ValueError)))
+    session.peer.expect_none()
+    session.publish(channel, b"body")
+    assert session.peer.published_body(b"body").tag == 1
 
 
 def test_leaving_async_with_waits_for_its_own_deferred(session: Session) -> None:

@@ -147,6 +147,33 @@ def test_publish_body_sizes(output: Any, size: int) -> None:
     assert output.take() == expected
 
 
+@pytest.mark.parametrize("own_encode", [False, True])
+@pytest.mark.parametrize("frame_max", [4096, 131072])
+def test_a_header_frame_above_frame_max_is_refused(
+    output: Any, codec: Any, frame_max: int, own_encode: bool
+) -> None:
+    """A broker closes the connection for it (501), with every channel."""
+
+    class Own(P):
+        def encode(self) -> Any:
+            return super().encode()
+
+    output.frame_max = frame_max
+    encoder = output.channel(1)
+    kind = Own if own_encode else P
+    longest = frame_max - 8 - 12 - 2 - 4 - 2 - 5  # of the frame, content header, flags and table
+    for size in (longest, longest + 1):
+        properties = kind(headers={"h": "x" * size})
+        if size > longest:
+            text = f"properties: a header frame of {frame_max + 1} octets, frame_max is {frame_max}"
+            with pytest.raises(ValueError, match=text):
+                encoder.publish("", "q", b"body", properties)
+            assert (len(output), output.frames) == (0, 3)
+        else:
+            encoder.publish("", "q", b"body", properties)
+            assert output.take() == pika_publish(1, "", "q", b"body", properties)
+
+
 @pytest.mark.parametrize("frame_max", [9, 10, 100, 4096, 131072])
 def test_publish_frame_max_is_settable(output: Any, frame_max: int) -> None:
     output.frame_max = frame_max
