@@ -312,12 +312,12 @@ class Channel(PikaChannel):  # type: ignore[misc]
 
     def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
         """See pika.channel.Channel.close. Channel.Close ends its consumers; none is cancelled."""
+        closing = spec.Channel.Close(reply_code, reply_text, 0, 0)
+        encoded = encode_method(self.channel_number, closing)
         # Acks held back: the encoder takes none of a closing channel. The transport may end within.
         self.connection.flush()
         if self.is_closed or self.is_closing:
             self.flush()  # raises, with the reason
-        closing = spec.Channel.Close(reply_code, reply_text, 0, 0)
-        encoded = encode_method(self.channel_number, closing)
         LOGGER.info("Closing channel %d (%s): %r", self.channel_number, reply_code, reply_text)
         self._closing_reason = pika_exceptions.ChannelClosedByClient(reply_code, reply_text)
         self._set_state(self.CLOSING)
