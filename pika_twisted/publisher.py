@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from pika import exceptions as pika_exceptions
@@ -44,11 +45,12 @@ class PublisherOverflow(WithText, pika_exceptions.AMQPError):
 class _Publish:
     """One message on its way."""
 
-    __slots__ = ("arguments", "deferred", "refusals", "sent", "size", "timer")
+    __slots__ = ("arguments", "deferred", "number", "refusals", "sent", "size", "timer")
 
     def __init__(
-        self, arguments: tuple[Any, ...], canceller: Callable[[Any], Any], size: int
+        self, number: int, arguments: tuple[Any, ...], canceller: Callable[[Any], Any], size: int
     ) -> None:
+        self.number = number
         self.arguments = arguments
         #: None once it was fired or cancelled.
         self.deferred: defer.Deferred[Any] | None = defer.Deferred(canceller)
@@ -127,6 +129,7 @@ class Publisher:
         self._closed: BaseException | None = None
         self._waiting: deque[_Publish] = deque()
         self._again: list[_Publish] = []
+        self._numbers = count()
         self._in_flight = OrderedSet()
         self._bytes = 0
         self._pumping = False
@@ -184,7 +187,7 @@ class Publisher:
         except Exception:
             self.failed += 1
             return defer.fail()
-        one = _Publish(in_order, self._drop, size)
+        one = _Publish(next(self._numbers), in_order, self._drop, size)
         deferred: defer.Deferred[spec.Basic.Ack] = one.deferred  # type: ignore[assignment]
         if limit is not None:
             one.timer = self._get_reactor().callLater(limit, self._time_out, one, limit)
@@ -233,7 +236,9 @@ class Publisher:
         def selected(_answer: Any) -> None:
             self._attaching = False
             self._channel = channel
-            self._waiting.extendleft(reversed(self._again))
+            # What was published while the loss was told has failed before what was in flight.
+            self._again.sort(key=lambda one: one.number, reverse=True)
+            self._waiting.extendleft(self._again)
             self._again = []
             self._pump()
 

@@ -185,6 +185,27 @@ def test_a_cancel_that_nobody_waits_for_any_more(world: World) -> None:
     watch(queue.get()).failure(exceptions.ConsumerCancelled)
 
 
+def test_what_is_published_while_a_loss_is_told_is_sent_again_in_its_order(world: World) -> None:
+    channel = started(world)
+    publisher = world.service.publisher(when_lost="resend")
+    world.broker.run()
+    outcomes: list[Any] = []
+
+    def publish(body: bytes) -> None:
+        outcomes.append(watch(publisher.publish("e", "k", body)))
+
+    channel.add_on_close_callback(lambda *_: publish(b"third"))
+    publish(b"first")
+    publish(b"second")
+    world.broker.run()
+    reconnect(world)
+    world.broker.run()
+    sent = world.broker.peer.published
+    assert [message.body for message in sent] == [b"first", b"second", b"third"]
+    world.broker.peer.ack(sent[-1].channel, 3, multiple=True)
+    assert all(each.result() for each in outcomes)
+
+
 Wait = Callable[[World, Any], Any]
 
 #: What fires several Deferreds in a row: what is waited for, and how it comes.
