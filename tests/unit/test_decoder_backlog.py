@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import deque
 from typing import Any
 
 import pytest
 
 from tests.support import wire
+from tests.support.cost import assert_grows_at_most, cpu
 from tests.unit.conftest import Message
 from tests.unit.test_decoder_content import Direct
 
@@ -198,19 +198,18 @@ def test_body_bytes_of_deliveries(codec: Any) -> None:
 def test_constant_cost_whatever_its_length(codec: Any) -> None:
     """append and popleft with 300,000 waiting cost what they cost with 3,000."""
 
-    def cpu(length: int) -> float:
+    def cost(length: int) -> float:
         backlog = filled(codec, *range(length))
-        best = 1e9
-        for _ in range(5):
-            begin = time.process_time()
+
+        def work() -> None:
             for _ in range(3000):
                 backlog.append(None)
                 backlog.popleft()
-            best = min(best, time.process_time() - begin)
-        return best
 
-    cpu(100)
-    assert cpu(300_000) < 20 * cpu(3_000)
+        return cpu(work)
+
+    cost(100)
+    assert_grows_at_most(cost, 3_000, times=100)
 
 
 def test_memory_is_given_back(codec: Any) -> None:
