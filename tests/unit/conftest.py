@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.outcome import TwistedLog
 from tests.support.service import World
@@ -30,6 +31,12 @@ from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
 
 # The full size of what is sampled in an ordinary run.
 EXHAUSTIVE = os.environ.get("PIKA_TWISTED_EXHAUSTIVE") == "1"
+
+# Its limit of 200 ms for an example is about the machine: a core that is shared takes longer.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 MODULES = {"reference": "pika_twisted._frame_py", "compiled": "pika_twisted._frame"}
 

@@ -201,7 +201,7 @@ def test_direct_equals_frame_by_frame(codec: Any, seed: int) -> None:
 def test_any_bodies_any_cuts(name: str) -> None:
     codec = load(name)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(
         st.lists(st.tuples(st.integers(1, 3), st.binary(max_size=400)), min_size=1, max_size=5),
         st.integers(1, 500),

@@ -268,7 +268,7 @@ def field_values(draw: st.DrawFn, depth: int = 0) -> bytes:
 def test_any_nesting_of_any_fields(name: str, place: str) -> None:
     codec = load(name)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(field_values())
     def check(value: bytes) -> None:
         octets = PLACES[place](value)

@@ -148,7 +148,7 @@ def methods(draw: st.DrawFn) -> Any:
 def test_any_arguments_any_cuts(name: str) -> None:
     codec = load(name)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.lists(methods(), min_size=1, max_size=3), st.integers(0, 1 << 30))
     def check(sent: list[Any], seed: int) -> None:
         stream = b"".join(

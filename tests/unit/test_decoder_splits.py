@@ -137,7 +137,7 @@ def test_any_streams_any_cuts(name: str) -> None:
     codec = load(name)
     parts = [octets for key, octets in STREAMS.items() if key not in UNFINISHED]
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.lists(st.sampled_from(parts), min_size=1, max_size=8), st.integers(0, 1 << 30))
     def check(chosen: list[bytes], seed: int) -> None:
         stream = b"".join(chosen)

@@ -553,7 +553,7 @@ def test_any_publish(name: str) -> None:
         **dict.fromkeys(("content_type", "reply_to", "message_id", "cluster_id"), texts),
     )
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(short_text, short_text, st.binary(max_size=300), properties, st.integers(9, 200))
     def check(exchange: str, key: str, body: bytes, sent: P, frame_max: int) -> None:
         output = codec.OutputBuffer(frame_max=frame_max)
