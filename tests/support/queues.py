@@ -51,3 +51,5 @@ def frozen() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+        gc.collect()
+        gc.freeze()  # as `TwistedLog` wants it, which does it once for the tests to come
