@@ -72,9 +72,8 @@ class Link:
         self.open.discard(side.name)
         if side is self.client:
             self.client_gone.callback(None)
-            # RabbitMQ stops a channel at the end of TCP without handling what it has read already,
-            # so the end is passed on late: the test is about what the client sent.
-            self.proxy.reactor.callLater(self.proxy.linger, self._hang_up, self.server)
+            if not self.proxy.lingers:
+                self._hang_up(self.server)
         else:
             self._hang_up(self.client)
 
@@ -118,6 +117,8 @@ class Proxy:
     """Listens on the loopback; every connection to it is a Link to the broker.
 
     :param tls: end the client's TLS here
+    :param lingers: the broker is not told of the client's end: RabbitMQ stops a channel at the end
+        of TCP without handling what it has read already, and a test may be about what was sent
     :param port: the broker's port, its plain one when None; to its TLS port goes the TLS untouched
     :param link: called with this proxy, makes a Link
     """
@@ -128,14 +129,14 @@ class Proxy:
         broker: Broker,
         *,
         tls: bool = False,
-        linger: float = 0.3,
+        lingers: bool = False,
         port: int | None = None,
         link: Callable[[Proxy], Link] = Link,
     ) -> None:
         self.reactor = reactor
         self.broker = broker
         self.tls = tls
-        self.linger = linger
+        self.lingers = lingers
         self.target_port = port or broker.port
         self.make_link = link
         self.links: list[Link] = []

@@ -38,7 +38,7 @@ SILENT_WITHIN = 2 * (HEARTBEAT + 5)  # pika's checker looks every heartbeat + 5 
 
 async def proxied(env: Env, tls: Any, **options: Any) -> Proxy:
     """A proxy that takes no part in TLS: the client's is with the broker."""
-    return await env.proxy(port=env.broker.tls_port if tls else None, linger=0.0, **options)
+    return await env.proxy(port=env.broker.tls_port if tls else None, **options)
 
 
 @scenario(
