@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from twisted.internet import defer
+
 import pika_twisted
-from tests.broker.env import Env, check, equal
+from tests.broker.env import Env, as_deferred, check, equal
 from tests.broker.registry import scenario
 
 
@@ -59,11 +61,16 @@ async def handlers_work_beside_each_other(env: Env) -> None:
     _, channel, queue = await filled(env, 2_000)
     done: list[bytes] = []
     now = most = 0
+    all_at_once: defer.Deferred[None] = defer.Deferred()
 
     async def handler(message: Any) -> None:
         nonlocal now, most
         now += 1
         most = max(most, now)
+        if now == 50 and not all_at_once.called:
+            all_at_once.callback(None)
+        if not all_at_once.called:  # a slow broker may send one at a time
+            await as_deferred(all_at_once)
         await env.sleep(0.01)
         now -= 1
         done.append(message.body)
