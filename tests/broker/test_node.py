@@ -60,7 +60,8 @@ import os, signal, time
 from tests.broker.node import Node
 node = Node.create(wait=False)
 def freeze():
-    while not (node.folder / "server.pid").exists():
+    pid = node.folder / "server.pid"
+    while not pid.exists() or not pid.read_text():  # it is made first and written then
         time.sleep(0.05)
     node.freeze()
 deadline = time.monotonic() + 20
