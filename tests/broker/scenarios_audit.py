@@ -21,9 +21,9 @@ KINDS: dict[str, dict[str, Any]] = {"classic": {}, "quorum": {"x-queue-type": "q
 KILLS = 10 if LONG else 1
 PERSISTENT = 50_000 if LONG else 5_000
 BURSTS = 2_000 if LONG else 200
-#: RabbitMQ writes down a quorum queue's existence with a delay of 3 s (a dets file): a younger one
+#: RabbitMQ writes down a quorum queue's existence with a delay of 3 s (dets files): a younger one
 #: is there after kill -9, but takes nothing.
-DECLARED_BEFORE = 5.0
+WRITE_DOWN = "[ok = dets:sync(Table) || Table <- dets:all()]"
 LAST = b"the last"
 PERSISTENTLY = pika.BasicProperties(delivery_mode=2)
 
@@ -100,7 +100,7 @@ async def no_confirmed_message_is_lost(env: Env) -> None:
     for kind, arguments in KINDS.items():
         for number in range(KILLS):
             await channel.queue_declare(f"audit-{kind}-{number}", durable=True, arguments=arguments)
-    await env.sleep(DECLARED_BEFORE)
+    await env.thread(node.evaluate, WRITE_DOWN)
     for number in range(KILLS):
         books = [Books(env, f"audit-{kind}-{number}") for kind in KINDS]
         publishing = [as_deferred(each.publish()) for each in books]
