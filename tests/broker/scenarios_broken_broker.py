@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import struct
 import termios
 from typing import Any
@@ -30,12 +31,22 @@ async def broker_is_killed(env: Env) -> None:
     await env.sleep(0.1)  # its threads stop one after the other
     for each in waiting:
         each.begin()
-    since = env.reactor.seconds()
     await env.thread(node.kill)
+    since = env.reactor.seconds()  # its sockets close when its process is gone
     for each in waiting:
         await each.has_ended(StreamLostError, error.ConnectionLost, since=since)
     refused = await env.failure(env.connect())
     check(isinstance(refused, error.ConnectionRefusedError), repr(refused))
+
+
+async def all_closed(env: Env, waiting: list[Waiting]) -> list[tuple[Waiting, float]]:
+    """When each connection has closed: the broker ends one after the other, at its own pace."""
+    moments = [
+        each.connection.when_closed().addCallback(lambda _: env.reactor.seconds())
+        for each in waiting
+    ]
+    closed = await env.within(20, defer.gatherResults(moments), "all closed")
+    return list(zip(waiting, closed, strict=True))
 
 
 @scenario(own_node=True, interface="ours", timeout=120, beside=True)
@@ -46,9 +57,7 @@ async def broker_restarts(env: Env) -> None:
     for each in waiting:
         each.consume()
     stopping = env.thread(node.stop)
-    await env.within(20, waiting[0].connection.when_closed(), "closed")
-    since = env.reactor.seconds()
-    for each in waiting:
+    for each, since in await all_closed(env, waiting):
         await each.has_ended(
             ConnectionClosedByBroker, error.ConnectionDone, since=since, code=320, words="shutdown"
         )
@@ -65,9 +74,7 @@ async def broker_closes_all_connections(env: Env) -> None:
     for each in waiting:
         each.consume()
     closing = env.thread(node.close_all_connections, "maintenance by the test")
-    await env.within(20, waiting[0].connection.when_closed(), "closed")
-    since = env.reactor.seconds()
-    for each in waiting:
+    for each, since in await all_closed(env, waiting):
         await each.has_ended(
             ConnectionClosedByBroker, error.ConnectionDone, since=since, code=320,
             words="maintenance by the test",
@@ -128,7 +135,7 @@ async def broker_is_frozen(env: Env) -> None:
 def resident() -> int:
     """What this process has in memory now, in octets."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class PatientPublisher:
