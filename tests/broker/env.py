@@ -17,6 +17,7 @@ from tests.broker.control import Control
 from tests.broker.proxy import Proxy
 
 CLOSE_TIMEOUT = 10.0
+PATIENCE = 15.0  # for what has no promised time: less than a scenario has, enough for any machine
 
 
 class ScenarioError(AssertionError):
@@ -93,7 +94,9 @@ class Env:
             self.reactor, self.reactor.getThreadPool(), function, *arguments
         )
 
-    async def until(self, condition: Callable[[], Any], what: str, timeout: float = 5.0) -> Any:
+    async def until(
+        self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE
+    ) -> Any:
         """Poll until the condition is true; its value."""
         deadline = self.reactor.seconds() + timeout
         while not (value := condition()):
@@ -211,7 +214,7 @@ class Env:
         """Take every ready message out of the queue: (method, properties, body) each."""
         return self.thread(witness.take_all, self.broker, queue)
 
-    async def settled(self, queue: str, expected: int, timeout: float = 5.0) -> None:
+    async def settled(self, queue: str, expected: int, timeout: float = PATIENCE) -> None:
         """Wait until the queue holds so many ready messages; acks and requeues take a moment."""
         deadline = self.reactor.seconds() + timeout
         while (found := await self.count(queue)) != expected:
@@ -229,7 +232,7 @@ class Env:
             check(self.reactor.seconds() < deadline, f"{queue} holds {found}, not {count}")
             await self.sleep(0.05)
 
-    async def until_first(self, channel: Any, queue: str, timeout: float = 5.0) -> Any:
+    async def until_first(self, channel: Any, queue: str, timeout: float = PATIENCE) -> Any:
         """basic_get, unacknowledged, until a message is there."""
         deadline = self.reactor.seconds() + timeout
         while (message := await channel.basic_get(queue)) is None:
@@ -237,7 +240,9 @@ class Env:
             await self.sleep(0.01)
         return message
 
-    async def until_get(self, channel: Any, queue: str, body: bytes, timeout: float = 5.0) -> Any:
+    async def until_get(
+        self, channel: Any, queue: str, body: bytes, timeout: float = PATIENCE
+    ) -> Any:
         """basic_get with auto_ack until a message is there; it must have this body."""
         deadline = self.reactor.seconds() + timeout
         while (message := await channel.basic_get(queue, auto_ack=True)) is None:
