@@ -101,7 +101,11 @@ class TwistedProtocolConnection(protocol.Protocol):
     def __repr__(self) -> str:
         if self.transport is None:
             return f"<{type(self).__name__}: not connected>"
-        peer = cast(Any, self.transport).getPeer()  # IAddress has neither host nor port
+        transport = cast(Any, self.transport)
+        try:
+            peer = transport.getPeer()  # IAddress has neither host nor port
+        except NotImplementedError:  # that of a ProcessEndpoint
+            peer = transport
         where = f"{peer.host}:{peer.port}" if hasattr(peer, "host") else peer
         states = ("open", "closing", "closed")
         state = next((each for each in states if getattr(self._impl, f"is_{each}")), "opening")

@@ -986,14 +986,18 @@ def test_the_reason_of_a_close_that_ends_within_its_write(session: Session, endi
     assert isinstance(why, error.ConnectionDone)
 
 
-def test_a_transport_that_cannot_be_aborted(session: Session) -> None:
+def test_a_transport_that_can_neither_be_aborted_nor_say_where_it_leads(session: Session) -> None:
     """That of a ProcessEndpoint, say: a tunnel."""
     protocol = session.open()
 
     class Pipe(FakeTransport):
         abortConnection = property()  # type: ignore[assignment]  # hidden
 
+        def getPeer(self) -> Any:
+            raise NotImplementedError
+
     session.transport.__class__ = Pipe
+    assert "Pipe" in repr(protocol)
     closing = watch(protocol.close())
     session.peer.send(0, spec.Connection.CloseOk())
     session.turn(1)
