@@ -10,13 +10,16 @@ LONGEST_ACK_DELAY = 1.0
 
 
 def check_parameters(parameters: Any) -> None:
-    """TypeError for a URL where pika's parameters belong."""
+    """TypeError for a URL where pika's parameters belong, ValueError for what AMQP can't say."""
     if isinstance(parameters, (str, bytes)):
         # Not the value: there may be a password in it.
         raise TypeError(
             "parameters are pika.ConnectionParameters(...), or of a URL pika.URLParameters(url), "
             f"not {type(parameters).__name__}; pika_twisted.connect(url) takes the URL itself"
         )
+    heartbeat = getattr(parameters, "heartbeat", None)
+    if isinstance(heartbeat, int) and heartbeat > 0xFFFF:  # else the handshake finds it out
+        raise ValueError(f"heartbeat is in seconds, at most 65,535, not {heartbeat}")
 
 
 def check_whole(**limits: Any) -> None:

@@ -38,6 +38,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: connect(["redis://localhost"]), ValueError, "begins with amqp://.*not with redis:"),
     (lambda: connect(ENDPOINT, tls="yes"), TypeError, "optionsForClientTLS.* not str"),
     (lambda: connect(ENDPOINT, max_size=1), TypeError, "max_size"),
+    (lambda: connect("amqp://localhost/?heartbeat=65536"), ValueError, "heartbeat .* 65536"),
     (lambda: pika_twisted.consume(None, "q", None), TypeError, "handler .* None"),  # type: ignore[arg-type]
     (lambda: pika_twisted.consume(None, "q", print, concurrency=0), ValueError, "concurrency"),
     (lambda: pika_twisted.consume(None, "q", print, on_error="drop"), ValueError, "'drop'"),
