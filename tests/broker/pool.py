@@ -37,7 +37,13 @@ class Job:
     scenarios after that one.
     """
 
-    def __init__(self, reactor: str, scenarios: list[Scenario], broker: Broker) -> None:
+    def __init__(
+        self,
+        reactor: str,
+        scenarios: list[Scenario],
+        broker: Broker,
+        changed: threading.Condition,
+    ) -> None:
         self.reactor = reactor
         self.scenarios = {each.name: each for each in scenarios}
         self.broker = broker
@@ -45,7 +51,7 @@ class Job:
             self.broker = replace(broker, vhost=f"on-{reactor}")
         self.process: subprocess.Popen[str] | None = None
         self.outcomes: dict[str, Outcome] = {}
-        self.changed = threading.Condition()
+        self.changed = changed
 
     def run(self, stopping: threading.Event) -> None:
         """Run everything; returns when each scenario has an outcome."""
@@ -88,11 +94,13 @@ class Job:
             self.outcomes[name] = outcome
             self.changed.notify_all()
 
-    def wait(self, name: str, timeout: float) -> Outcome:
-        """The outcome of one scenario, waited for."""
+    def wait(self, name: str, patience: float) -> Outcome:
+        """The outcome of one scenario, waited for as long as others end, of any job."""
         with self.changed:
-            self.changed.wait_for(lambda: name in self.outcomes, timeout)
-            return self.outcomes.get(name) or Outcome([f"no outcome after {timeout:.0f} s"])
+            while name not in self.outcomes:
+                if not self.changed.wait(patience):
+                    return Outcome([f"no scenario has ended for {patience:.0f} s"])
+            return self.outcomes[name]
 
 
 class Pool:
@@ -101,13 +109,14 @@ class Pool:
     def __init__(self, broker: Broker, chosen: dict[str, list[Scenario]]) -> None:
         self._stopping = threading.Event()
         self._groups: list[list[Job]] = []
+        changed = threading.Condition()
         for beside in (False, True):
             matching = {
                 reactor: [each for each in scenarios if each.beside is beside]
                 for reactor, scenarios in chosen.items()
             }
             self._groups.append(
-                [Job(key, found, broker) for key, found in matching.items() if found]
+                [Job(key, found, broker, changed) for key, found in matching.items() if found]
             )
         self._jobs = {
             (job.reactor, name): job
@@ -129,9 +138,9 @@ class Pool:
         with room:
             job.run(self._stopping)
 
-    def outcome(self, reactor: str, name: str, timeout: float) -> Outcome:
-        """Wait for one scenario's end."""
-        return self._jobs[reactor, name].wait(name, timeout)
+    def outcome(self, reactor: str, name: str, patience: float) -> Outcome:
+        """Wait for one scenario's end; not for ever when none ends any more."""
+        return self._jobs[reactor, name].wait(name, patience)
 
     def stop(self) -> None:
         """End the runners that still run (a test session that was interrupted)."""
