@@ -32,7 +32,7 @@ from tests.broker.registry import REACTORS
 USER, PASSWORD = "guest", "guest"
 LIMITED_USER, LIMITED_PASSWORD = "limited", "limited-secret"
 START_ATTEMPTS = 3  # the ports found free may be taken by somebody else before the node binds them
-START_TIMEOUT = 90.0
+START_TIMEOUT = 180.0  # 7 s on an idle machine
 GONE_AFTER = 2.0  # without a process for so long the server has ended
 
 # Erlang's own format: the ini-like one costs 3 s more at boot (its schema is compiled each time).

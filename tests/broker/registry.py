@@ -29,7 +29,7 @@ class Scenario:
 
 def scenario(
     *,
-    timeout: float = 30.0,
+    timeout: float = 60.0,
     own_node: bool = False,
     beside: bool = False,
     interface: str = "pika",

@@ -38,7 +38,7 @@ def create_cluster(vhost: str) -> tuple[Node, Node]:
     return first, second
 
 
-@scenario(own_node=True, interface="ours", timeout=240)
+@scenario(own_node=True, interface="ours", timeout=480)
 async def service_fails_over_to_the_other_node(env: Env) -> None:
     """kill -9 of the node in use, again and again: everything confirmed is handled."""
     if "EPoll" not in type(env.reactor).__name__ and not LONG:

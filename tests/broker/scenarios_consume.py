@@ -249,6 +249,6 @@ async def documented_consumer(env: Env) -> None:
     properties = pika.BasicProperties(content_type="text/plain")
     for number in range(total):
         channel.basic_publish("amq.topic", queue, b"%d" % number, properties)
-    await env.until(lambda: len(handled) == total, "all were handled", 10)
+    await env.until(lambda: len(handled) == total, "all were handled")
     equal(handled, [(b"%d" % number, "text/plain") for number in range(total)], "messages")
     await env.settled(queue, 0)

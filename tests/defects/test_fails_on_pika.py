@@ -227,7 +227,7 @@ def on_pika(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert report.exists(), done.stdout[-2000:] + done.stderr[-2000:]
     results: dict[str, dict[str, str]] = {}
