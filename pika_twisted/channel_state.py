@@ -329,6 +329,8 @@ class Channel(PikaChannel):  # type: ignore[misc]
 
     def subscribe(self, consumer_tag: str, backlog: Any, channel: object, token: object) -> None:
         """Let the decoder put this consumer's messages straight into `backlog`."""
+        if self.is_closing:
+            return  # see _on_deliver()
         self._direct[consumer_tag] = (backlog, channel, token)
         if not self._observed:
             self.connection.subscribe(self.channel_number, consumer_tag, backlog, channel, token)

@@ -880,6 +880,15 @@ def test_what_comes_for_a_channel_that_closes(session: Session, auto_ack: bool) 
     assert [message.body for message in queue.drain()] == kept
 
 
+def test_what_comes_for_a_consumer_that_begins_while_its_channel_closes(session: Session) -> None:
+    channel = session.channel()
+    consuming = watch(channel.basic_consume("q", consumer_tag="t"))
+    channel.close()
+    session.peer.send(channel, spec.Basic.ConsumeOk("t"))
+    session.peer.deliver(channel, "t", b"1", b"2")
+    assert consuming.result()[0].pending == []
+
+
 def test_a_close_that_cannot_be_sent_stops_no_consumer(session: Session) -> None:
     channel = session.channel()
     queue = session.consumer(channel)
