@@ -384,9 +384,9 @@ class RecoveringService(Events, Tally, ClientService):
                 connecting.drop(connection)
                 raise
         except (Exception, asyncio.CancelledError) as why:
-            self.failed_attempts += 1
-            self.trouble = fresh_exception(why)
-            if self.running:
+            if self.running:  # else it was cancelled by the end of the service
+                self.failed_attempts += 1
+                self.trouble = fresh_exception(why)
                 self._failed_in_a_row += 1
                 if self._failed_in_a_row == 1:
                     # Twisted's log has each, but is seen only where it is begun; a warning always.

@@ -206,6 +206,19 @@ def test_what_is_published_while_a_loss_is_told_is_sent_again_in_its_order(world
     assert all(each.result() for each in outcomes)
 
 
+def test_an_attempt_that_the_end_of_the_service_cuts_off_has_not_failed(world: World) -> None:
+    world.broker.deaf = True
+    world.start()
+    stopping = settled(world, world.service.stopService())
+    world.broker.run(1)
+    stopping.result()
+    assert (world.service.stats().failed_attempts, world.service.trouble) == (0, None)
+    world.broker.reachable = False
+    world.start()
+    assert world.service.stats().failed_attempts == 1
+    assert "refused" in str(world.service.trouble)
+
+
 Wait = Callable[[World, Any], Any]
 
 #: What fires several Deferreds in a row: what is waited for, and how it comes.
