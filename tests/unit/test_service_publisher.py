@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.internet import defer
 
 from pika_twisted.publisher import Publisher, PublisherOverflow, PublishTimeout
 from tests.support import peer
+from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import Outcome, TwistedLog, call, watch
 from tests.support.session import OURS, Session
 
@@ -302,3 +304,19 @@ def test_a_broker_without_confirms(session: Session, monkeypatch: pytest.MonkeyP
     target = Publisher(session.channel(), reactor=session.clock)
     publish(target, b"x").failure(exceptions.MethodNotImplemented)
     assert sent(session) == []
+
+
+def test_cancelling_is_cheap_however_many_publishes_wait() -> None:
+    def cancelling(count: int) -> float:
+        publisher = Publisher()
+        publisher.wait_when_down = True
+        waiting = [publisher.publish("e", "k", b"x") for _ in range(count)]
+        random.Random(1).shuffle(waiting)
+        for deferred in waiting:
+            deferred.addErrback(lambda _: None)
+        assert publisher.waiting == count
+        cost = cpu(lambda: [deferred.cancel() for deferred in waiting])
+        assert publisher.waiting == 0
+        return cost
+
+    assert_grows_at_most(cancelling, 1_000)
