@@ -70,3 +70,10 @@ def check_ack_delay(ack_delay: Any, ack_batching: int) -> None:
         raise ValueError(f"ack_delay is between 0 and {LONGEST_ACK_DELAY:g} s, not {ack_delay}")
     if ack_delay and ack_batching <= 1:
         raise ValueError("set ack_batching first: ack_delay is for acks that leave together")
+
+
+def check_table(**tables: Any) -> None:
+    """TypeError naming the argument that is neither a dict nor None."""
+    for name, value in tables.items():
+        if value is not None and not isinstance(value, dict):
+            raise TypeError(f"{name} is a dict or None, not {value!r}")

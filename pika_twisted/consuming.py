@@ -8,7 +8,7 @@ from typing import Any
 from pika import exceptions as pika_exceptions
 from twisted.internet import defer
 
-from ._arguments import check_auto_ack
+from ._arguments import check_auto_ack, check_table
 from .losses import is_loss
 from .queue import ClosableDeferredQueue
 from .subscription import Subscription
@@ -72,6 +72,7 @@ class Consuming:
         """
         try:
             check_auto_ack("basic_consume", auto_ack)
+            check_table(arguments=arguments)
         except TypeError:
             return defer.fail()
         if consumer_tag and any(each.consumer_tag == consumer_tag for each in self._wanted()):
@@ -90,6 +91,8 @@ class Consuming:
         def started(result: Any) -> Any:
             for waiter in self._starting.pop(subscription):
                 waiter.callback(None)
+            if subscription.abandoned:  # cancelled by its user when the broker had been asked
+                self.service.on_consumer_ended(subscription.queue_name)
             return result
 
         return defer.Deferred.fromCoroutine(self._consume(subscription)).addBoth(started)

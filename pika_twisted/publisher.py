@@ -166,7 +166,8 @@ class Publisher:
         :returns: a Deferred that fires with the broker's Basic.Ack. It fails with UnroutableError
             (mandatory, and no queue got it; its `messages` hold it), NackError, PublishTimeout,
             PublisherOverflow, the reason when the channel ends first, TypeError or ValueError for
-            an argument that can't be. Cancelled before it was sent it is not sent.
+            an argument that can't be. Cancelled before it was sent it is not sent. Until it fires
+            `properties` is used as it is then: give each publish its own.
         """
         arguments: dict[str, Any] = {
             "exchange": exchange,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -120,6 +121,7 @@ class RecoveringChannel(Consuming, Topology):
         self, method: str, arguments: dict[str, Any], effect: Callable[[Any], Any] | None
     ) -> Any:
         """Make a call until it is answered; the answer is recorded."""
+        arguments = copy.deepcopy(arguments)  # its user may use a table for the next call, changed
         if arguments.get("queue") == "" and method != "queue_declare":
             arguments["queue"] = self._last_declared
 

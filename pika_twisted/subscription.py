@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from pika import exceptions as pika_exceptions
@@ -62,7 +63,7 @@ class Subscription:
         self.auto_ack = auto_ack
         self.exclusive = exclusive
         self.consumer_tag = consumer_tag
-        self.arguments = dict(arguments or {})
+        self.arguments = copy.deepcopy(arguments or {})
         self.queue = LastingQueue(marks)
         self.queue.follows_stream = _OFFSET in self.arguments
         #: Nobody wants it any more: cancelled, or its queue deleted, by this client.

@@ -219,6 +219,48 @@ def test_an_attempt_that_the_end_of_the_service_cuts_off_has_not_failed(world: W
     assert "refused" in str(world.service.trouble)
 
 
+def test_a_table_that_is_changed_for_the_next_call(world: World) -> None:
+    """A queue that comes back with another's arguments is refused for ever."""
+    channel = started(world)
+    table: dict[str, Any] = {"x-dead-letter-exchange": "dlx", "nested": {"of": ""}}
+    for name in ("a", "b"):
+        table["x-dead-letter-routing-key"] = table["nested"]["of"] = name
+        settled(world, channel.queue_declare(name, arguments=table)).result()
+        settled(world, channel.basic_consume(name, arguments=table)).result()
+    heard = len(world.broker.heard)
+    reconnect(world)
+    for method in world.broker.heard[heard:]:
+        if isinstance(method, (spec.Queue.Declare, spec.Basic.Consume)):
+            assert method.arguments["x-dead-letter-routing-key"] == method.queue
+            assert method.arguments["nested"] == {"of": method.queue}
+    assert len(channel.consumer_tags) == 2
+
+
+def test_arguments_that_are_no_table(world: World) -> None:
+    channel = started(world)
+    error = watch(channel.basic_consume("q", arguments=5)).failure(TypeError)
+    assert "arguments" in str(error)
+    assert not world.broker.asked(spec.Basic.Consume)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_auto_delete_queue_whose_consume_is_cancelled(world: World, asked: bool) -> None:
+    """Its consumer comes and goes at the broker, and so does the queue; if it was asked at all."""
+    channel = started(world)
+    settled(world, channel.queue_declare("q", auto_delete=True)).result()
+    if asked:
+        world.broker.postpone = spec.Basic.Consume
+    else:
+        world.lose()
+    consuming = channel.basic_consume("q")
+    outcome = settled(world, consuming)
+    consuming.cancel()
+    outcome.failure(defer.CancelledError)
+    world.broker.catch_up()
+    assert len(world.broker.asked(spec.Basic.Cancel)) == asked
+    assert list(world.service.recorder.queues) == ([] if asked else ["q"])
+
+
 Wait = Callable[[World, Any], Any]
 
 #: What fires several Deferreds in a row: what is waited for, and how it comes.
