@@ -72,6 +72,20 @@ def check_ack_delay(ack_delay: Any, ack_batching: int) -> None:
         raise ValueError("set ack_batching first: ack_delay is for acks that leave together")
 
 
+def check_callable(**functions: Any) -> None:
+    """TypeError naming the one that is neither None nor can be called."""
+    for name, value in functions.items():
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} is called; {value!r} can't be")
+
+
+def check_prefetch_count(prefetch_count: Any) -> None:
+    """TypeError or ValueError for what doesn't fit into Basic.Qos."""
+    check_whole(prefetch_count=prefetch_count)
+    if prefetch_count > 0xFFFF:
+        raise ValueError(f"prefetch_count is at most 65,535, not {prefetch_count}")
+
+
 def check_table(**tables: Any) -> None:
     """TypeError naming the argument that is neither a dict nor None."""
     for name, value in tables.items():

@@ -12,13 +12,20 @@ from pika import exceptions as pika_exceptions
 from twisted.internet import defer
 from twisted.internet.task import deferLater
 
-from ._arguments import check_ack_delay, check_auto_ack
+from ._arguments import (
+    check_ack_delay,
+    check_auto_ack,
+    check_callable,
+    check_prefetch_count,
+    check_whole,
+)
 from ._containers import OrderedSet
 from ._guard import guarded
 from ._reasons import fresh_exception
 from .connecting import maybe_await
 from .consuming import Consuming
 from .losses import GoneEncoder, NotConnected, is_loss
+from .settling import BATCH
 from .topology import Topology
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -56,7 +63,16 @@ class RecoveringChannel(Consuming, Topology):
         ack_delay: float = 0,
         setup: Callable[[Any], Any] | None = None,
     ) -> None:
+        # What fails here would fail on each connection, and be the end of it.
+        if prefetch_count is not None:
+            check_prefetch_count(prefetch_count)
+        if isinstance(ack_batching, bool):
+            ack_batching = BATCH if ack_batching else 1
+        check_whole(ack_batching=ack_batching)
+        if ack_batching < 1:
+            raise ValueError(f"ack_batching is True or a number above 0, not {ack_batching}")
         check_ack_delay(ack_delay, ack_batching)
+        check_callable(setup=setup)
         super().__init__()
         self.service = service
         self.current: Any = None

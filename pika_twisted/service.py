@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.internet.task import deferLater
 
 from . import connecting
-from ._arguments import check_seconds, check_some_seconds
+from ._arguments import check_callable, check_seconds, check_some_seconds
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
 from .events import EVENTS, Events
@@ -85,6 +85,7 @@ class RecoveringService(Events, Tally, ClientService):
         **options: Any,
     ) -> None:
         check_seconds(call_timeout=call_timeout)
+        check_callable(setup=setup)
         check_some_seconds(recovery_timeout=recovery_timeout, drain_timeout=drain_timeout)
         Events.__init__(self)
         Tally.__init__(self)
@@ -148,7 +149,7 @@ class RecoveringService(Events, Tally, ClientService):
             self,
             prefetch_count=prefetch_count,
             confirm=confirm,
-            ack_batching=int(ack_batching) if ack_batching is not True else 100,
+            ack_batching=ack_batching,
             ack_delay=ack_delay,
             setup=setup,
         )

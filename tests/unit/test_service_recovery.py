@@ -332,6 +332,29 @@ def test_wrong_arguments(world: World) -> None:
         world.service.publisher(when_down="drop")
     with pytest.raises(TypeError):
         RecoveringService(5, reactor=world.clock)
+    with pytest.raises(TypeError, match="setup is called; 5 can't be"):
+        RecoveringService(setup=5, reactor=world.clock)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("prefetch_count", "10", TypeError),
+        ("prefetch_count", -1, ValueError),
+        ("prefetch_count", 65_536, ValueError),
+        ("ack_batching", "10", TypeError),
+        ("ack_batching", 0, ValueError),
+        ("setup", 5, TypeError),
+    ],
+)
+def test_what_would_fail_on_each_connection_is_refused(
+    world: World, name: str, value: Any, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind, match=name):
+        world.service.channel(**{name: value})
+    assert not world.service._channels
+    world.start()
+    assert world.service.connection is not None
 
 
 @pytest.mark.parametrize("end", ["queue_unbind", "queue_delete", "exchange_unbind"])
