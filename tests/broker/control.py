@@ -25,6 +25,7 @@ STATE_FILE = "node.json"
 
 
 FOUND_WITHIN = 5.0
+CTL_TIMEOUT = 120.0  # rabbitmqctl takes 0.6 s on an idle machine, and 31 with five to a core
 
 
 class NodeError(Exception):
@@ -82,7 +83,7 @@ class Control:
         user = SERVICE_USER
         return ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", *arguments]
 
-    def run(self, arguments: list[str], *, text: str = "", timeout: float = 60.0) -> str:
+    def run(self, arguments: list[str], *, text: str = "", timeout: float = CTL_TIMEOUT) -> str:
         """Run one command in the node's environment; its output, or NodeError with it."""
         result = subprocess.run(
             self.command(arguments),
@@ -97,11 +98,11 @@ class Control:
             raise NodeError(f"{' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
         return result.stdout
 
-    def ctl(self, *arguments: str, timeout: float = 60.0) -> str:
+    def ctl(self, *arguments: str, timeout: float = CTL_TIMEOUT) -> str:
         """`rabbitmqctl --quiet ARGUMENTS`."""
         return self.run([find_script("rabbitmqctl"), "--quiet", *arguments], timeout=timeout)
 
-    def diagnostics(self, *arguments: str, timeout: float = 60.0) -> str:
+    def diagnostics(self, *arguments: str, timeout: float = CTL_TIMEOUT) -> str:
         """`rabbitmq-diagnostics --quiet ARGUMENTS`."""
         return self.run(
             [find_script("rabbitmq-diagnostics"), "--quiet", *arguments], timeout=timeout
@@ -150,7 +151,7 @@ class Control:
         self.ctl("stop_app")
 
     def start_app(self) -> None:
-        self.ctl("start_app", timeout=120)
+        self.ctl("start_app", timeout=240)
 
     def connection_names(self) -> list[str]:
         """The connections the node has open now."""

@@ -46,7 +46,7 @@ async def all_closed(env: Env, waiting: list[Waiting]) -> list[tuple[Waiting, fl
         each.connection.when_closed().addCallback(lambda _: env.reactor.seconds())
         for each in waiting
     ]
-    closed = await env.within(20, defer.gatherResults(moments), "all closed")
+    closed = await env.within(120, defer.gatherResults(moments), "all closed")
     return list(zip(waiting, closed, strict=True))
 
 
@@ -67,7 +67,7 @@ async def broker_restarts(env: Env) -> None:
     await env.open()
 
 
-@scenario(own_node=True, interface="ours", timeout=120, beside=True)
+@scenario(own_node=True, interface="ours", timeout=240, beside=True)
 async def broker_closes_all_connections(env: Env) -> None:
     """`rabbitmqctl close_all_connections`: everybody has its words, within a second."""
     node = await victim(env)
@@ -83,7 +83,7 @@ async def broker_closes_all_connections(env: Env) -> None:
     await closing
 
 
-@scenario(own_node=True, interface="ours", timeout=120, beside=True)
+@scenario(own_node=True, interface="ours", timeout=240, beside=True)
 async def broker_refuses_a_channel(env: Env) -> None:
     """A user's limit of channels: RabbitMQ closes the connection, 530, and everybody is told."""
     node = await victim(env)
