@@ -210,7 +210,8 @@ async def service_subscribes_again_when_cancelled(env: Env) -> None:
 @scenario(own_node=True, interface="ours", timeout=60)
 async def service_publishing_while_down(env: Env) -> None:
     """Waits, or fails, as asked; an unconfirmed publish is sent again, or fails."""
-    async with running(env, retry_policy=lambda _: 0.5) as (service, seen, name):
+    # Down for long enough: a publish that waits for 0.1 s is to give up before it is up again.
+    async with running(env, retry_policy=lambda _: 2.0) as (service, seen, name):
         queue = env.name()
         await service.channel().queue_declare(queue)
         waits = service.publisher(when_lost="resend")
@@ -225,7 +226,7 @@ async def service_publishing_while_down(env: Env) -> None:
         check(isinstance(down, exceptions.ConnectionWrongStateError), repr(down))
         late: Any = await env.failure(short.publish("", queue, b"x"))
         check(isinstance(late, pika_twisted.PublishTimeout), repr(late))
-        await env.within(5, waiting, "published after the recovery")
+        await env.within(15, waiting, "published after the recovery")
         await env.settled(queue, 4)
         outcomes = [waits.publish("", queue, b"%d" % n) for n in range(2000)]
         cutting = env.thread(env.control.cut_connection, name)
