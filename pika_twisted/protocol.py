@@ -321,7 +321,7 @@ class TwistedProtocolConnection(protocol.Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take octets from the transport, cut anywhere. Never raises."""
-        self._impl.inbound.receive(data)
+        self._impl.data_received(data)
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         """The transport is gone: everything outstanding fails with the reason, `closed` fires."""
