@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from pika import exceptions as pika_exceptions
 from pika import frame, spec
 from twisted.internet import error
 
@@ -67,8 +68,15 @@ class Bugs(logging.Handler):
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info:
+        if record.exc_info and not self.is_refusal(record):
             self.found.append(logging.Formatter().format(record))
+
+    @staticmethod
+    def is_refusal(record: logging.LogRecord) -> bool:
+        """Whether pika says that it turns away a peer of another protocol version or log-in."""
+        error = record.exc_info[1] if record.exc_info else None
+        refusals = pika_exceptions.ProtocolVersionMismatch, pika_exceptions.AuthenticationError
+        return record.name.startswith("pika.") and isinstance(error, refusals)
 
     def __enter__(self) -> Bugs:
         self.loggers = [logging.getLogger(name) for name in ("pika_twisted", "pika")]

@@ -620,3 +620,26 @@ def test_each_consumer_comes_back_with_its_own_prefetch(world: World, how: str) 
             begun[method.consumer_tag] = prefetch
     assert begun == {"unbounded": 0, "of 1": 1, "of 5": 5}
     assert prefetch == 9
+
+
+def test_a_consumer_with_its_own_prefetch_is_asked_for_until_the_broker_takes_it(
+    world: World,
+) -> None:
+    world.start()
+    channel = world.service.channel()
+    channel.basic_qos(prefetch_count=1)
+    settled(world, channel.basic_consume("q", consumer_tag="of 1")).result()
+    settled(world, channel.basic_qos(prefetch_count=9)).result()
+    world.broker.refuse = spec.Basic.Consume
+    heard = len(world.broker.heard)
+    world.lose()
+    world.broker.run(1)
+    world.broker.run(1)
+    refused = sum(isinstance(m, spec.Basic.Consume) for m in world.broker.heard[heard:])
+    assert refused and not channel.is_open and world.service.trouble is not None
+    world.broker.refuse = None
+    for _ in range(30):
+        world.broker.run(1)
+    assert channel.is_open and channel.consumer_tags == ["of 1"]
+    counts = [qos.prefetch_count for qos in world.broker.asked(spec.Basic.Qos)]
+    assert counts[-2:] == [1, 9]
