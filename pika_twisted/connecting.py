@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pika import exceptions as pika_exceptions
-from pika import tcp_socket_opts
 from pika.connection import Parameters
 from twisted.internet import defer
 from twisted.internet.protocol import Factory
@@ -18,6 +17,7 @@ from ._layers import abort
 from .connect_errors import explain
 from .places import Place, places
 from .protocol import TwistedProtocolConnection
+from .sockets import set_options
 
 __all__ = ["Connecting", "connect"]
 
@@ -160,7 +160,7 @@ async def _open(place: Place, connection: Any, once: _Once) -> None:
         once.stage = "the AMQP handshake"
         if place.encrypted:
             once.stage = "the TLS or AMQP handshake"
-        _set_socket_options(connection.transport, place.parameters)
+        set_options(connection.transport, place.parameters.tcp_options)
         ready = connection.ready  # asked now: TCP may have been connected and lost in one call
         await (ready if ready is not None else connection.when_ready())
     except BaseException:
@@ -219,17 +219,3 @@ def drop(connection: Any) -> None:
     transport = connection.transport
     if transport is not None:
         abort(transport)
-
-
-def _set_socket_options(transport: Any, parameters: Parameters) -> None:
-    """TCP_NODELAY and pika's `tcp_options`, where there is a TCP socket."""
-    while not hasattr(transport, "setTcpNoDelay") and hasattr(transport, "transport"):
-        transport = transport.transport  # TLS of older Twisteds
-    try:
-        transport.setTcpNoDelay(True)
-    except (AttributeError, OSError):
-        return
-    if parameters.tcp_options:
-        while hasattr(transport, "transport"):  # TLS: the socket is below it
-            transport = transport.transport
-        tcp_socket_opts.set_sock_opts(parameters.tcp_options, transport.getHandle())

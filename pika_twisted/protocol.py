@@ -14,12 +14,12 @@ from twisted.python.failure import Failure
 from ._arguments import check_parameters, check_seconds, check_whole
 from ._containers import OrderedSet
 from ._guard import guarded
-from ._layers import innermost
 from ._reasons import as_exception, fresh_exception
 from .channel import TwistedChannel
 from .connection import _TimerHandle, _TwistedConnectionAdapter
 from .exceptions import Reason, reason
 from .flow import WriteDrain
+from .sockets import tune
 from .stats import ConnectionStats, of_connection
 from .water import WaterMarks
 
@@ -312,9 +312,7 @@ class TwistedProtocolConnection(protocol.Protocol):
 
     def makeConnection(self, transport: Any) -> None:
         """Start the AMQP handshake on a connected transport."""
-        socket = innermost(transport)
-        if self._buffer_size and hasattr(socket, "bufferSize"):
-            socket.bufferSize = self._buffer_size
+        tune(transport, self._buffer_size)
         self._drain = WriteDrain(transport, self._impl._adapter_call_later)
         self._impl.connection_made(transport)
         super().makeConnection(transport)  # type: ignore[no-untyped-call]

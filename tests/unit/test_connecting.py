@@ -16,7 +16,6 @@ from zope.interface import implementer
 
 import pika_twisted
 from pika_twisted import connect_errors
-from pika_twisted import connecting as connecting_module
 from pika_twisted.losses import GoneEncoder, NotConnected, is_loss
 from pika_twisted.places import places
 from tests.support.outcome import Outcome, run, watch
@@ -224,40 +223,6 @@ def test_what_counts_as_a_loss() -> None:
     assert str(NotConnected("stopped")) == "stopped"
     encoder = GoneEncoder()
     assert encoder.ack(1) is encoder.publish("", "q", b"") is False
-
-
-class Layer:
-    """As TLS of older Twisteds: it passes nothing on."""
-
-    def __init__(self, transport: Any) -> None:
-        self.transport = transport
-
-
-class TCPLayer(Layer):
-    """As TLS of newer ones: it knows TCP_NODELAY, and has no socket."""
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        self.transport.setTcpNoDelay(enabled)
-
-
-@pytest.mark.parametrize("layer", [Layer, TCPLayer])
-def test_socket_options_reach_the_socket_below_tls(clock: Clock, layer: Any) -> None:
-    socket = Socket(clock)
-    parameters = pika.ConnectionParameters(tcp_options={"TCP_KEEPIDLE": 60})
-    connecting_module._set_socket_options(layer(layer(socket)), parameters)
-    assert socket.no_delay and len(socket.options) == 2
-
-
-def test_where_there_is_no_tcp_there_are_no_socket_options(clock: Clock) -> None:
-    class Unix(Socket):
-        def setTcpNoDelay(self, enabled: bool) -> None:
-            raise OSError(95, "Operation not supported")
-
-    unix = Unix(clock)
-    parameters = pika.ConnectionParameters(tcp_options={"TCP_KEEPIDLE": 60})
-    connecting_module._set_socket_options(unix, parameters)
-    connecting_module._set_socket_options(object(), parameters)
-    assert unix.options == []
 
 
 def test_a_silent_handshake_may_be_that_of_tls(clock: Clock) -> None:

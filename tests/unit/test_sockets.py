@@ -1,0 +1,126 @@
+"""How the socket below a connection is set."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet import tcp, unix
+from twisted.internet.protocol import Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+
+import pika_twisted
+from pika_twisted import sockets
+
+KEEP_IDLE = {"TCP_KEEPIDLE": 60}
+
+
+def connection_of(end: socket.socket) -> Any:
+    """Twisted's transport of a socket that is connected already."""
+    end.setblocking(False)
+    kind: Any = unix.Server if end.family == socket.AF_UNIX else tcp.Connection
+    connection = kind.__new__(kind)
+    tcp.Connection.__init__(connection, end, Protocol(), MemoryReactorClock())  # type: ignore[no-untyped-call]
+    connection.connected = True
+    return connection
+
+
+@pytest.fixture
+def transport() -> Iterator[Any]:
+    """Twisted's transport over real TCP."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as end,
+        server.accept()[0],
+    ):
+        yield connection_of(end)
+
+
+class Layer:
+    """As TLS of older Twisteds: it passes nothing on."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+
+class TCPLayer(Layer):
+    """As TLS of newer ones: it knows TCP_NODELAY, and has no socket."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.transport.setTcpNoDelay(enabled)
+
+
+def wrapped(transport: Any) -> Any:
+    """A layer of Twisted's own, as TLS is one."""
+    wrapper = ProtocolWrapper(WrappingFactory(None), Protocol())  # type: ignore[arg-type]
+    wrapper.transport = transport
+    return wrapper
+
+
+@pytest.mark.parametrize("layer", [Layer, TCPLayer, wrapped, lambda transport: transport])
+def test_small_frames_do_not_wait_for_tcp(transport: Any, layer: Any) -> None:
+    """Nagle's algorithm holds them until the peer acknowledges, which that puts off for 40 ms."""
+    assert not transport.getTcpNoDelay()
+    sockets.tune(layer(transport), 0)
+    assert transport.getTcpNoDelay()
+
+
+@pytest.mark.parametrize("layer", [wrapped, lambda transport: transport])
+def test_a_turn_of_the_reactor_can_write_as_much_as_it_publishes(
+    transport: Any, layer: Any
+) -> None:
+    protocol = pika_twisted.TwistedProtocolConnection()
+    protocol.makeConnection(layer(transport))
+    assert transport.SEND_LIMIT == sockets.SEND_LIMIT > tcp.Connection.SEND_LIMIT
+    transport.write(b"*" * sockets.SEND_LIMIT)
+    sent: list[int] = []
+    transport.socket = Counting(sent)
+    transport.doWrite()
+    assert sent == [sockets.SEND_LIMIT]
+    protocol.ready.addErrback(lambda _: None)
+    protocol.connectionLost()
+
+
+class Counting:
+    """A socket that takes everything."""
+
+    def __init__(self, sent: list[int]) -> None:
+        self.sent = sent
+
+    def send(self, data: Any) -> int:
+        self.sent.append(len(data))
+        return len(data)
+
+
+def test_a_larger_limit_of_the_user_stays(transport: Any) -> None:
+    transport.SEND_LIMIT = 1 << 24
+    sockets.tune(transport, 0)
+    assert transport.SEND_LIMIT == 1 << 24
+
+
+def test_a_transport_without_limits_is_left_alone() -> None:
+    plain = object()
+    sockets.tune(plain, 1000)
+    sockets.set_options(plain, KEEP_IDLE)
+    assert not hasattr(plain, "SEND_LIMIT")
+
+
+@pytest.mark.parametrize("layer", [Layer, TCPLayer, lambda transport: transport])
+def test_socket_options_reach_the_socket_below_tls(transport: Any, layer: Any) -> None:
+    sockets.set_options(layer(layer(transport)), KEEP_IDLE)
+    handle = transport.getHandle()
+    assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    assert transport.getTcpNoDelay()
+
+
+def test_where_there_is_no_tcp_there_are_no_socket_options() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        transport = connection_of(ours)
+        sockets.tune(transport, 1000)
+        sockets.set_options(transport, KEEP_IDLE)
+        assert transport.bufferSize == 1000
+        assert not ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
