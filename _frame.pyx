@@ -2,10 +2,11 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The compiled AMQP 0-9-1 codec: bytes in, frames and messages out, and calls in, bytes out.
 
-The rule of this module: it does no I/O, calls no user code while it decodes, logs nothing and
-knows nothing of Twisted. Any bytes at all give frames, messages or one DecodeError, whatever the
-split; good frames before a bad one come out first; after an error the decoder stays failed.
-Every octet that came from a peer is read through ``take``, the one checked cursor.
+The rule of this module: it logs nothing, knows nothing of Twisted, and calls nobody while it
+decodes or encodes; ``ReadLoop``, which drains the decoder, and ``OutputBuffer.write()`` do between
+one frame and the next. Any bytes at all give frames, messages or one DecodeError, whatever the
+split; good frames before a bad one come out first; after an error the decoder stays failed. Every
+octet that came from a peer is read through ``take``, the one checked cursor.
 
 A frame (AMQP 0-9-1, section 2.3.5)::
 
@@ -56,6 +57,7 @@ __all__ = [
     "GetOk",
     "OutputBuffer",
     "OversizedContent",
+    "ReadLoop",
     "Return",
     "UndecodableProperties",
     "read_as_slots",
@@ -76,3 +78,4 @@ include "pika_twisted/codec/content.pxi"    # in: contents, by channel
 include "pika_twisted/codec/decoder.pxi"    # in: FrameDecoder
 include "pika_twisted/codec/output.pxi"     # out: OutputBuffer, ChannelEncoder, acks and publishes
 include "pika_twisted/codec/to_wire.pxi"    # out: strings, values, tables, as pika writes them
+include "pika_twisted/codec/read_loop.pxi"  # in and out: the loop that drains the decoder

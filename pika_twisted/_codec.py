@@ -28,5 +28,6 @@ FrameDecoder = _implementation.FrameDecoder
 GetOk = _implementation.GetOk
 OutputBuffer = _implementation.OutputBuffer
 OversizedContent = _implementation.OversizedContent
+ReadLoop = _implementation.ReadLoop
 Return = _implementation.Return
 read_as_slots = _implementation.read_as_slots

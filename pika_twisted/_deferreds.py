@@ -21,6 +21,7 @@ from typing import Any
 from twisted.internet import defer
 
 from . import _codec
+from ._reasons import fresh_exception
 
 if _codec.IMPLEMENTATION == "compiled":
     from . import _ready
@@ -36,11 +37,18 @@ class Turns(_ready.Line):  # pyright: ignore[reportGeneralTypeIssues]
 
     __slots__ = ("_postponed", "_running")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, pending: Any) -> None:
+        super().__init__(pending)
         # A callback of one of the Deferreds runs further up the stack.
         self._running = False
         self._postponed: deque[defer.Deferred[Any]] = deque()
+
+    def refuse(self) -> defer.Deferred[Any]:
+        """A Deferred that has failed with the reason of the end.
+
+        A stock one: callbacks that ask a closed queue again would take turns for ever.
+        """
+        return defer.fail(fresh_exception(self.closed))
 
     def fire(self, deferred: defer.Deferred[Any], value: Any) -> None:
         """Give a stock Deferred its value; then run what its callbacks postponed."""
@@ -82,6 +90,10 @@ class Turns(_ready.Line):  # pyright: ignore[reportGeneralTypeIssues]
 # Deferred, in the order in which they were made, and each before it costs 100 instructions.
 
 
+class _UntouchedGet(_ready.DeferredFields, defer.Deferred):  # type: ignore[type-arg]
+    pass
+
+
 class _UntouchedConfirm(_ready.DeferredFields, defer.Deferred):  # type: ignore[type-arg]
     pass
 
@@ -118,10 +130,6 @@ class TurnTaking(defer.Deferred):  # type: ignore[type-arg]
         if not self.called or self.paused:
             return add(*args, **kwargs)
         return self._turns.add_in_turn(self, add, args, kwargs)
-
-
-class _UntouchedGet(_ready.DeferredFields, TurnTaking):  # pyright: ignore[reportGeneralTypeIssues]
-    pass
 
 
 class GetDeferred(_ready.DeferredFields, TurnTaking):  # pyright: ignore[reportGeneralTypeIssues]
@@ -173,3 +181,4 @@ is_waiting = _ready.is_waiting
 iterate = _ready.iterate
 ready_next = _ready.ready_next
 settle = _ready.settle
+Waker = _ready.Waker

@@ -1,10 +1,10 @@
 """What ``_frame.pyx`` and its twin ``_frame_py.py`` promise."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Literal, SupportsIndex, final, overload
 
 from pika import frame, spec
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 from ._errors import DecodeError as DecodeError
 from ._errors import UndecodableProperties as UndecodableProperties
@@ -20,6 +20,7 @@ __all__ = [
     "GetOk",
     "OutputBuffer",
     "OversizedContent",
+    "ReadLoop",
     "Return",
     "UndecodableProperties",
     "read_as_slots",
@@ -161,10 +162,24 @@ class OutputBuffer:
     """Encoded frames, waiting to be written.
 
     Where memory runs out in take(), what was encoded is lost: the connection has to be dropped.
+
+    ``write_out()`` writes it to ``transport``, or drops it where that is None. It may be held back
+    only while ``can_hold`` is true: where the transport is made to flush it before it ends.
+
+    ``ledgers`` hold acks back until the turn ends, ``delayed`` ones until anything is written: who
+    puts them there has them encode their acks first. ``writes`` counts those of the turn that went
+    out at the call.
     """
 
     frame_max: int
     limit: int
+    can_hold: bool
+    writes: int
+    ledgers: list[Any]
+    delayed: list[Any]
+    transport: Any
+    octets_written: int
+    frames_written: int
     @property
     def held(self) -> bool: ...
     @property
@@ -173,6 +188,8 @@ class OutputBuffer:
     def __len__(self) -> int: ...
     def hold(self, held: bool) -> None: ...
     def take(self) -> bytes: ...
+    def write_out(self) -> None: ...
+    def write(self, octets: bytes, frames: int) -> None: ...
     def channel(self, number: int) -> ChannelEncoder: ...
 
 @final
@@ -215,3 +232,28 @@ class ChannelEncoder:
         properties: spec.BasicProperties | None = None,
         mandatory: bool = False,
     ) -> Any: ...
+
+@disjoint_base
+class ReadLoop:
+    """The one loop that every received octet of a connection goes through.
+
+    A subclass gives it what it calls: ``process(value)`` with each value of ``next_frame()``,
+    ``end(error)`` with an exception, ``flush()`` to write where ledgers hold acks back, and
+    ``settle()`` after a read while there is anything in ``full``. The decoder's tokens are called,
+    too.
+
+    ``octets`` have come, ``frames_processed`` were handed to ``process()``; once it is ``deaf``
+    whatever comes is ignored.
+    """
+
+    decoder: FrameDecoder
+    octets: int
+    frames_processed: int
+    deaf: bool
+    process: Any
+    flush: Any
+    settle: Any
+    def __init__(self, buffer: OutputBuffer, full: Sized) -> None: ...
+    end: Any
+    def receive(self, data: bytes) -> None:
+        """Take what the transport read, cut anywhere, and decode all of it. Raises nothing."""

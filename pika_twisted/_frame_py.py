@@ -33,6 +33,7 @@ from ._fields_py import (
     decode_method,
 )
 from ._output_py import ChannelEncoder, OutputBuffer
+from ._read_loop_py import ReadLoop
 
 __all__ = [
     "IMPLEMENTATION",
@@ -45,6 +46,7 @@ __all__ = [
     "GetOk",
     "OutputBuffer",
     "OversizedContent",
+    "ReadLoop",
     "Return",
     "UndecodableProperties",
     "UnsupportedField",

@@ -20,9 +20,21 @@ class OutputBuffer:
 
     def __init__(self, *, frame_max: int = 131072, limit: int = 65536) -> None:
         self.held = False
+        #: Whether anything may wait at all: only where the transport flushes us before it ends.
+        self.can_hold = False
+        #: How many writes of this turn of the reactor went out at the call.
+        self.writes = 0
+        #: Ledgers that hold acks back until the turn ends, and those that may hold them longer.
+        self.ledgers: list[Any] = []
+        self.delayed: list[Any] = []
+        #: Where `write()` writes; None: nowhere.
+        self.transport: Any = None
         self.frame_max = frame_max
         self.limit = limit
         self.frames = 0
+        self.octets_written = 0
+        self.frames_written = 0
+        self._frames_taken = 0
         self._octets = bytearray()
 
     def __len__(self) -> int:
@@ -31,7 +43,19 @@ class OutputBuffer:
     def hold(self, held: bool) -> None:
         self.held = held
 
+    def write_out(self) -> None:
+        frames = self.frames - self._frames_taken
+        if self._octets:
+            self.write(self.take(), frames)
+
+    def write(self, octets: bytes, frames: int) -> None:
+        self.octets_written += len(octets)
+        self.frames_written += frames
+        if self.transport is not None:
+            self.transport.write(octets)
+
     def take(self) -> bytes:
+        self._frames_taken = self.frames
         octets = bytes(self._octets)
         self._octets.clear()
         return octets

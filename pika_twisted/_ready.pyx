@@ -17,7 +17,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from collections import OrderedDict
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, QueueUnderflow
 from twisted.python.failure import Failure
 
 cdef extern from "Python.h":
@@ -28,6 +28,8 @@ cdef extern from "Python.h":
     PySendResult PyIter_Send(object iterator, object value, PyObject **result) except PYGEN_ERROR
     object PyObject_Vectorcall(object function, PyObject **args, size_t count, PyObject *names)
     PyObject *PyTuple_GET_ITEM(object values, Py_ssize_t index)
+    tuple PyTuple_New(Py_ssize_t size)
+    void PyTuple_SET_ITEM(object values, Py_ssize_t index, object value)
     bint PyFunction_Check(object function)
     PyObject *PyFunction_GET_CODE(object function)
 
@@ -100,8 +102,17 @@ cdef extern from *:
         return debug;
     }
 
-    static int pt_is(PyObject *value, PyObject *cls) {
-        return PyObject_TypeCheck(value, (PyTypeObject *)cls);
+    /* A bound addBoth. Found as other methods are, through the type and a descriptor, it cost 400 of
+       the 10,800 instructions of a message that was waited for. */
+    static PyMethodDef pt_add_both = {"addBoth", NULL, METH_FASTCALL | METH_KEYWORDS, NULL};
+    static void pt_set_add_both(void *function) {
+        pt_add_both.ml_meth = (PyCFunction)function;
+    }
+    #define pt_bound_add_both(self) PyCFunction_NewEx(&pt_add_both, self, NULL)
+
+    /* Messages are tuples, which no Failure is: the first look is enough for them. */
+    static int pt_is_failure(PyObject *value, PyObject *cls) {
+        return !PyTuple_Check(value) && PyObject_TypeCheck(value, (PyTypeObject *)cls);
     }
     """
     void pt_set_send(object cls, void *function)
@@ -110,7 +121,9 @@ cdef extern from *:
     object pt_new(object cls, object no_args)
     int pt_setattr(object this, object name, PyObject *value) except -1
     bint pt_debugging(PyTypeObject *deferred, object name) except -1
-    bint pt_is(object value, object cls)
+    void pt_set_add_both(void *function)
+    object pt_bound_add_both(object self)
+    bint pt_is_failure(object value, object cls)
 
 
 # What a Deferred with these fields is.
@@ -164,16 +177,41 @@ def make_lazy(untouched, stock):
     Both have the same bases: DeferredFields, and Deferred or a subclass of it.
     """
     pt_set_slots(untouched, <void *>lazy_getattr, <void *>lazy_setattr, <void *>lazy_await)
-    untouched.addBoth = add_both
     untouched._stock_class = stock
 
 
 cdef object lazy_getattr(object this, object name):
+    if name == "addBoth":
+        return pt_bound_add_both(this)
     if name == "__class__":
         return type(this)._stock_class
-    if name != "addBoth":
-        materialise(<DeferredFields>this)
+    materialise(<DeferredFields>this)
     return PyObject_GenericGetAttr(this, name)
+
+
+cdef object lazy_add_both(object this, PyObject **given, Py_ssize_t count, PyObject *names):
+    """See twisted.internet.defer.Deferred.addBoth: what coroutines and inlineCallbacks call."""
+    cdef DeferredFields self = <DeferredFields>this
+    if names is NULL and count > 0 and is_driver(<object>given[0]):
+        if self.state == WAITING:
+            self.driver = <object>given[0]
+            self.args = tuple_of(given + 1, count - 1)
+            self.state = DRIVEN
+            return this
+        if self.state == READY:
+            run_driver(self, <object>given[0], tuple_of(given + 1, count - 1))
+            return this
+    materialise(self)
+    return PyObject_Vectorcall(this.addBoth, given, count, names)
+
+
+cdef tuple tuple_of(PyObject **items, Py_ssize_t count):
+    cdef Py_ssize_t index
+    result = PyTuple_New(count)
+    for index in range(count):
+        Py_INCREF(<object>items[index])
+        PyTuple_SET_ITEM(result, index, <object>items[index])
+    return result
 
 
 cdef int lazy_setattr(object this, object name, PyObject *value) except -1:
@@ -185,22 +223,6 @@ cdef object lazy_await(object this):
     cdef _Awaiter awaiter = _Awaiter.__new__(_Awaiter)
     awaiter.deferred = <DeferredFields>this
     return awaiter
-
-
-@cython.binding(True)
-def add_both(DeferredFields self, callback, *args, **kwargs):
-    """See twisted.internet.defer.Deferred.addBoth."""
-    if is_driver(callback) and not kwargs:
-        if self.state == WAITING:
-            self.driver = callback
-            self.args = args
-            self.state = DRIVEN
-            return self
-        if self.state == READY:
-            run_driver(self, callback, args)
-            return self
-    materialise(self)
-    return self.addBoth(callback, *args, **kwargs)
 
 
 @cython.final
@@ -352,8 +374,6 @@ cdef class _Messages:
     """What `async for` iterates with: `__anext__` without a Python frame while messages are there."""
 
     cdef object queue
-    cdef object pending
-    cdef object popleft
     cdef Line line
 
     def __aiter__(self):
@@ -361,10 +381,11 @@ cdef class _Messages:
 
     def __anext__(self):
         cdef Ready awaitable
-        if len(self.pending) == 0 or self.line.oldest is not None or self.queue.closed is not None:
+        cdef Line line = self.line
+        if len(line.pending) == 0 or line.oldest is not None or line.closed is not None:
             return self.queue.__anext__()
         awaitable = Ready.__new__(Ready)
-        awaitable.value = self.popleft()
+        awaitable.value = line.popleft()
         return awaitable
 
 
@@ -372,12 +393,11 @@ def iterate(queue):
     """An asynchronous iterator over a queue whose `__anext__` is not overridden."""
     cdef _Messages messages = _Messages.__new__(_Messages)
     messages.queue = queue
-    messages.pending = queue.pending
-    messages.popleft = queue.pending.popleft
     messages.line = queue._turns
     return messages
 
 
+pt_set_add_both(<void *>lazy_add_both)
 pt_set_send(_Awaiter, <void *>awaiter_send)
 pt_set_send(Ready, <void *>ready_send)
 
@@ -403,7 +423,7 @@ cpdef ready(untouched, turns, value):
     """A Deferred that has its value."""
     cdef DeferredFields deferred
     # A stock one remembers where it was made when debugging is on, and fails with a Failure.
-    if debugging() or pt_is(value, failure_class):
+    if debugging() or pt_is_failure(value, failure_class):
         stock = make_stock(untouched, turns, False)
         stock.callback(value)
         return stock
@@ -439,7 +459,7 @@ cpdef bint settle(deferred, value) except -1:
     if not isinstance(deferred, DeferredFields):
         return False
     lazy = <DeferredFields>deferred
-    if pt_is(value, failure_class):
+    if pt_is_failure(value, failure_class):
         materialise(lazy)
     if lazy.state == WAITING:
         lazy.value = value
@@ -483,13 +503,19 @@ cdef class Line:
     OrderedDict alone.
     """
 
+    #: The queue's, which has properties for the latter two: what nobody has taken yet; None, or the
+    #: reason of the end; None, or how many may wait.
+    cdef readonly object pending
+    cdef public object closed, backlog
+    cdef object popleft
     cdef object oldest      # None: nobody waits
-    cdef object wanted
+    cdef Py_ssize_t wanted
     cdef object others
     cdef bint serving
-    cdef object pending, popleft  # of the queue, where that has one and the same
 
-    def __cinit__(self):
+    def __init__(self, pending not None):
+        self.pending = pending
+        self.popleft = pending.popleft
         self.others = OrderedDict()
 
     def __len__(self):
@@ -507,11 +533,11 @@ cdef class Line:
             return []
         return [(self.oldest, self.wanted), *self.others.items()]
 
-    def add(self, deferred, wanted):
+    def add(self, deferred, Py_ssize_t wanted):
         """Let `deferred` wait behind the others."""
         self.join(deferred, wanted)
 
-    cdef int join(self, deferred, wanted) except -1:
+    cdef int join(self, deferred, Py_ssize_t wanted) except -1:
         if self.oldest is None:
             self.oldest = deferred
             self.wanted = wanted
@@ -528,59 +554,90 @@ cdef class Line:
 
     cdef int leave(self) except -1:
         """The oldest goes."""
-        self.oldest = self.wanted = None
+        self.oldest = None
         if len(self.others) != 0:
             self.oldest, self.wanted = self.others.popitem(False)
         return 0
 
     def clear(self):
         """Let nobody wait."""
-        self.oldest = self.wanted = None
+        self.oldest = None
         self.others.clear()
 
-    cdef object next_of(self, pending):
-        if pending is not self.pending:
-            self.popleft = pending.popleft
-            self.pending = pending
-        return self.popleft()
+    def get(self):
+        """A Deferred of the next message that is pending, or of the next that comes.
 
-    def get(self, pending):
-        """A Deferred of the next message that is pending, or of the next that comes."""
-        if self.oldest is None and len(pending) != 0:
-            return ready(untouched_get, self, self.next_of(pending))
+        It has failed with the reason when the queue is closed. QueueUnderflow when as many wait
+        already as may. See DeferredQueue.get().
+        """
+        if self.closed is not None:
+            return self.refuse()
+        if self.oldest is None and len(self.pending) != 0:
+            return ready(untouched_get, self, self.popleft())
         return self.new(0)
 
-    def get_many(self, pending, wanted):
+    def get_many(self, Py_ssize_t wanted):
         """The same of up to `wanted` messages."""
-        if self.oldest is None and len(pending) != 0:
-            return ready(untouched_get, self, pending.popmany(wanted))
+        if self.oldest is None and len(self.pending) != 0:
+            return ready(untouched_get, self, self.pending.popmany(wanted))
         return self.new(wanted)
 
-    def wait(self, wanted):
+    def wait(self, Py_ssize_t wanted):
         """A Deferred that waits for its messages."""
         return self.new(wanted)
 
-    cdef object new(self, wanted):
+    cdef object new(self, Py_ssize_t wanted):
+        if self.backlog is not None and len(self) >= self.backlog:
+            raise QueueUnderflow()
         deferred = waiting(untouched_get, self)
         self.join(deferred, wanted)
         return deferred
 
-    def serve(self, pending):
+    def serve(self):
         """Give what is pending to what waits, until one of the two is used up.
 
         What the callbacks do (get, put, close, cancel) takes effect here, not in a nested call.
         """
+        self.hand_out()
+
+    cdef int hand_out(self) except -1:
+        cdef Py_ssize_t wanted
         if self.serving:
-            return
+            return 0
         self.serving = True
         try:
-            while self.oldest is not None and len(pending) != 0:
-                deferred, wanted = self.oldest, self.wanted
+            while self.oldest is not None and len(self.pending) != 0:
+                deferred = self.oldest
+                wanted = self.wanted
                 self.leave()
                 # Fired by somebody else: the message is for the next one.
                 if is_waiting(deferred):
-                    value = pending.popmany(wanted) if wanted > 0 else self.next_of(pending)
+                    value = self.pending.popmany(wanted) if wanted > 0 else self.popleft()
                     if not settle(deferred, value):
                         self.fire(deferred, value)
         finally:
             self.serving = False
+        return 0
+
+
+@cython.final
+cdef class Waker:
+    """What the decoder calls when a queue got messages: serves a waiting get() by itself.
+
+    That is without a Python call. All else, and anything while `simple` is False, is `otherwise()`.
+    """
+
+    cdef Line line
+    cdef object otherwise
+    cdef public bint simple
+
+    def __init__(self, Line line not None, otherwise not None):
+        self.line = line
+        self.otherwise = otherwise
+        self.simple = True
+
+    def __call__(self):
+        if self.simple and self.line.oldest is not None and self.line.closed is None:
+            self.line.hand_out()
+        else:
+            self.otherwise()

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from twisted.internet.defer import QueueUnderflow
+
 
 class DeferredFields:
     """Adds nothing."""
@@ -94,9 +96,12 @@ class Line:
     That is a number: of messages in a list, or 0 or less for one message by itself.
     """
 
-    __slots__ = ("_order", "_serving")
+    __slots__ = ("_order", "_serving", "backlog", "closed", "pending")
 
-    def __init__(self) -> None:
+    def __init__(self, pending: Any) -> None:
+        self.pending = pending
+        self.closed: Any = None
+        self.backlog: int | None = None
         self._order: OrderedDict[Any, int] = OrderedDict()
         self._serving = False
 
@@ -125,25 +130,29 @@ class Line:
         """Let nobody wait."""
         self._order.clear()
 
-    def get(self, pending: Any) -> Any:
+    def get(self) -> Any:
         """A Deferred of the next message that is pending, or of the next that comes."""
-        if pending and not self._order:
-            return ready(_untouched_get, self, pending.popleft())
+        if self.closed is not None:
+            return self.refuse()  # type: ignore[attr-defined]
+        if self.pending and not self._order:
+            return ready(_untouched_get, self, self.pending.popleft())
         return self.wait(0)
 
-    def get_many(self, pending: Any, wanted: int) -> Any:
+    def get_many(self, wanted: int) -> Any:
         """The same of up to `wanted` messages."""
-        if pending and not self._order:
-            return ready(_untouched_get, self, pending.popmany(wanted))
+        if self.pending and not self._order:
+            return ready(_untouched_get, self, self.pending.popmany(wanted))
         return self.wait(wanted)
 
     def wait(self, wanted: int) -> Any:
         """A Deferred that waits for its messages."""
+        if self.backlog is not None and len(self) >= self.backlog:
+            raise QueueUnderflow
         deferred = waiting(_untouched_get, self)
         self.add(deferred, wanted)
         return deferred
 
-    def serve(self, pending: Any) -> None:
+    def serve(self) -> None:
         """Give what is pending to what waits, until one of the two is used up.
 
         What the callbacks do (get, put, close, cancel) takes effect here, not in a nested call.
@@ -152,11 +161,24 @@ class Line:
             return
         self._serving = True
         try:
-            while self._order and pending:
+            while self._order and self.pending:
                 deferred, wanted = self._order.popitem(last=False)
                 # Fired by somebody else: the message is for the next one.
                 if is_waiting(deferred):
-                    value = pending.popmany(wanted) if wanted > 0 else pending.popleft()
+                    value = self.pending.popmany(wanted) if wanted > 0 else self.pending.popleft()
                     self.fire(deferred, value)  # type: ignore[attr-defined]
         finally:
             self._serving = False
+
+
+class Waker:
+    """What the decoder calls when a queue got messages."""
+
+    __slots__ = ("_otherwise", "simple")
+
+    def __init__(self, line: Line, otherwise: Any) -> None:
+        self.simple = True
+        self._otherwise = otherwise
+
+    def __call__(self) -> None:
+        self._otherwise()

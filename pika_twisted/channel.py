@@ -362,7 +362,7 @@ class TwistedChannel(Topology, Settling):
         """Confirm.Select was written: the next publish is the first that the broker numbers."""
         self._confirms.select_sent()
         self._channel.encoder.expect = self._confirms.expect
-        self._channel.collect_confirms(self._confirms.arrived, self._confirms)
+        self._channel.collect_confirms(self._confirms.arrived, self._confirms.wake)
 
     def _selected(self, result: Any) -> None:
         """Tell everybody who called `confirm_delivery()` how it went."""
@@ -430,7 +430,7 @@ class TwistedChannel(Topology, Settling):
             consumer.consumer_tag = method_frame.method.consumer_tag
             consumer.queue_name = queue or self._last_declared
             if consumer.abandoned:
-                consumer.ledger = self._ledger  # what still comes needs no ack, or is given back
+                consumer.keep(self._ledger)  # what still comes needs no ack, or is given back
                 self._cancel_consumer(consumer)
             else:
                 self._add_consumer(consumer)
@@ -463,7 +463,7 @@ class TwistedChannel(Topology, Settling):
         self._details[tag] = consumer
         self._queue_name_to_consumer_tags.add(consumer.queue_name, tag)
         if isinstance(self._channel, Channel):
-            self._channel.subscribe(tag, consumer.queue.pending, self, consumer)
+            self._channel.subscribe(tag, consumer.queue.pending, self, consumer.waker)
         if not consumer.auto_ack:
             self._auto_ack_tags.discard(tag)
         elif self._ledger is None:  # which is told of each message, whatever had the tag before

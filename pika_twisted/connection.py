@@ -101,9 +101,9 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         water_marks: WaterMarks | None = None,
     ) -> None:
         self.gate = ReadGate(water_marks, self._awaits_broker, time.monotonic)
-        self.outbound = Outbound(self._emit, self._adapter_call_later)
+        self.outbound = Outbound(self._adapter_call_later)
         self.inbound = Inbound(self.outbound, self.gate, self._process_one, self._refuse)
-        self._on_data_available = self.inbound.receive  # no method: 0.06 us less for each read
+        self._on_data_available = self.inbound.receive
         self._direct_delivery = direct_delivery
         self._limits = {
             "max_message_size": max_message_size,
@@ -254,10 +254,25 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         self.outbound.write(marshaled_frames)
 
-    def _emit(self, data: bytes, frames: int) -> None:
-        self.bytes_sent += len(data)
-        self.frames_sent += frames
-        self._adapter_emit_data(data)
+    # pika counts from 0 when a connection begins.
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many octets were written."""
+        return int(self.outbound.buffer.octets_written)
+
+    @bytes_sent.setter
+    def bytes_sent(self, count: int) -> None:
+        self.outbound.buffer.octets_written = count
+
+    @property
+    def frames_sent(self) -> int:
+        """How many frames were written."""
+        return int(self.outbound.buffer.frames_written)
+
+    @frames_sent.setter
+    def frames_sent(self, count: int) -> None:
+        self.outbound.buffer.frames_written = count
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if self._transport is not None:

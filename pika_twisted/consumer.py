@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from ._deferreds import Waker
 from .ledger import Ledger
 from .queue import ClosableDeferredQueue, ReceivedMessage
 
@@ -43,6 +44,10 @@ class Consumer:
         self.on_end: Callable[..., Any] | None = None
         #: Is told what comes, where the channel keeps one.
         self.ledger: Ledger | None = None
+        #: What the decoder calls when messages came.
+        self.waker = Waker(queue._turns, self.wake)
+        # A queue that does more when it is woken is told each time.
+        self.waker.simple = type(queue).wake is ClosableDeferredQueue.wake
         self._requeue = requeue
         self._stop = stop
         self._dropped = 0
@@ -57,6 +62,11 @@ class Consumer:
         else:
             self.queue.pending.append(ReceivedMessage(self.channel, method, properties, body))
             self.wake()
+
+    def keep(self, ledger: Ledger | None) -> None:
+        """Tell this ledger what comes from now on."""
+        self.ledger = ledger
+        self.waker.simple = self.waker.simple and ledger is None
 
     def wake(self) -> None:
         """Hand out what the decoder, or `on_message()`, put into the queue."""

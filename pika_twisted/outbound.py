@@ -26,29 +26,17 @@ EAGER_WRITES = 8
 class Outbound:
     """The output buffer of one connection, and when it is written.
 
-    :param emit: called with octets and their number of frames, to write them
     :param call_later: called with seconds and a function; returns an object with `cancel()`
     """
 
-    def __init__(
-        self, emit: Callable[[bytes, int], Any], call_later: Callable[[float, Any], Any]
-    ) -> None:
-        #: The codec's; its channels' encoders fill it.
+    def __init__(self, call_later: Callable[[float, Any], Any]) -> None:
+        #: The codec's; its channels' encoders fill it, and the read loop writes it.
         self.buffer = _codec.OutputBuffer(frame_max=spec.FRAME_MIN_SIZE)
-        #: Whether anything may wait at all: only where the transport flushes us before it ends.
-        self.can_hold = False
-        #: Ledgers that hold acks back until the turn ends.
-        self.ledgers: list[Any] = []
-        # Those that may hold them longer, and the timers for it: delay -> timer. One for each delay
-        # in use, started by the first ack that is held while it isn't running: 5 us each.
-        self._delayed: list[Any] = []
+        # Timers of acks that are held back beyond the turn: delay -> timer. One for each delay in
+        # use, started by the first ack that is held while it isn't running: 5 us each.
         self._delays: dict[float, Any] = {}
-        self._emit = emit
         self._call_later = call_later
-        self._frames = 0
-        self._writes = 0
         self._end_of_turn: Any = None
-        self._transport: Any = None
         self._hooks: dict[str, Any] = {}
 
     def attach(self, transport: Any, ending: Callable[[], Any]) -> None:
@@ -58,7 +46,7 @@ class Outbound:
         before the turn ends. Users call it on the transport itself, as ClientService does: so the
         transport is given one that flushes first. Where that can't be done nothing ever waits.
         """
-        self._transport = transport
+        self.buffer.transport = transport
         if not interfaces.ITransport.providedBy(transport):
             return
         try:
@@ -70,7 +58,7 @@ class Outbound:
         except AttributeError:  # it has no room for attributes
             self._unhook()
         else:
-            self.can_hold = True
+            self.buffer.can_hold = True
 
     def detach(self) -> None:
         """The transport is gone, with what was not written."""
@@ -80,10 +68,10 @@ class Outbound:
         for timer in timers:
             if timer is not None:
                 timer.cancel()
-        self._transport = None
-        self.can_hold = False
+        self.buffer.transport = None
+        self.buffer.can_hold = False
         self.buffer.hold(False)
-        self.ledgers, self._delayed = [], []
+        self.buffer.ledgers, self.buffer.delayed = [], []
 
     def _flushing_first(
         self, method: Callable[..., Any], ending: Callable[[], Any]
@@ -97,38 +85,36 @@ class Outbound:
 
     def _unhook(self) -> None:
         for name, hook in self._hooks.items():
-            if getattr(self._transport, "__dict__", {}).get(name) is hook:
-                delattr(self._transport, name)
+            if getattr(self.buffer.transport, "__dict__", {}).get(name) is hook:
+                delattr(self.buffer.transport, name)
         self._hooks = {}
 
     def write(self, marshaled_frames: Sequence[bytes]) -> None:
         """Write frames that are encoded already, behind everything that waits."""
         self.flush()
-        self._emit(b"".join(marshaled_frames), len(marshaled_frames))
+        self.buffer.write(b"".join(marshaled_frames), len(marshaled_frames))
 
     def flush(self) -> None:
         """Write everything that waits."""
-        if self.ledgers or self._delayed:
-            ledgers = self.ledgers + self._delayed
-            self.ledgers, self._delayed = [], []
+        buffer = self.buffer
+        if buffer.ledgers or buffer.delayed:
+            ledgers = buffer.ledgers + buffer.delayed
+            buffer.ledgers, buffer.delayed = [], []
             for ledger in ledgers:
                 ledger.emit()
-        buffer = self.buffer
-        if buffer:
-            encoded = buffer.frames
-            frames, self._frames = encoded - self._frames, encoded
-            self._emit(buffer.take(), frames)
+        buffer.write_out()
 
     def call_made(self) -> None:
         """Something was encoded that need not wait, or so much that it must not."""
-        if self.buffer.held or not self.can_hold:
+        buffer = self.buffer
+        if buffer.held or not buffer.can_hold:
             self.flush()
             return
-        self._writes += 1
-        if self._writes <= EAGER_WRITES:
+        buffer.writes += 1
+        if buffer.writes <= EAGER_WRITES:
             self.flush()
         else:
-            self.buffer.hold(True)
+            buffer.hold(True)
             self._await_end_of_turn()
 
     def hold_acks(self, ledger: Any) -> None:
@@ -137,23 +123,18 @@ class Outbound:
         That is at the latest when the turn ends, or after the ledger's delay.
         """
         delay = ledger.delay
-        if delay and self.can_hold:
-            self._delayed.append(ledger)
+        if delay and self.buffer.can_hold:
+            self.buffer.delayed.append(ledger)
             if delay not in self._delays:
                 self._delays[delay] = self._call_later(delay, partial(self._on_delay_over, delay))
             return
-        self.ledgers.append(ledger)
+        self.buffer.ledgers.append(ledger)
         if not self.buffer.held:  # else `dataReceived` or the end of the turn flushes
             self._await_end_of_turn()
 
-    def end_read(self) -> None:
-        """`dataReceived` has come to its end."""
-        self._writes = 0
-        self.flush()
-
     def _on_delay_over(self, delay: float) -> None:
         del self._delays[delay]
-        if self._delayed:  # else they have left with something
+        if self.buffer.delayed:  # else they have left with something
             self.flush()
 
     def _await_end_of_turn(self) -> None:
@@ -162,6 +143,6 @@ class Outbound:
 
     def _on_end_of_turn(self) -> None:
         self._end_of_turn = None
-        self._writes = 0
+        self.buffer.writes = 0
         self.buffer.hold(False)
         self.flush()

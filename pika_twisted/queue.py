@@ -182,18 +182,37 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
 
     :ivar pending: the messages nobody has taken yet; equals a list of them
     :ivar waiting: the Deferreds that wait for one; equals a list of them
-    :ivar closed: None, or the reason why the queue is closed; may be assigned
     """
 
     def __init__(self, size: int | None = None, backlog: int | None = None) -> None:
+        pending = Backlog()
+        self._turns = Turns(pending)
         super().__init__(size, backlog)
-        self.closed: Any = None
-        self.pending: Any = Backlog()
-        self._turns = Turns()
+        self.pending: Any = pending
         self.waiting: Any = Waiting(self._turns)
+        if type(self).get is ClosableDeferredQueue.get:
+            self.get = self._turns.get  # type: ignore[method-assign]  # 0.05 us less
         # See close().
         self._deliverable = True
         self._ended = False
+
+    @property
+    def closed(self) -> Any:
+        """None, or the reason why the queue is closed; may be assigned."""
+        return self._turns.closed
+
+    @closed.setter
+    def closed(self, reason: Any) -> None:
+        self._turns.closed = reason
+
+    @property
+    def backlog(self) -> int | None:
+        """None, or how many Deferreds may wait at a time."""
+        return self._turns.backlog
+
+    @backlog.setter
+    def backlog(self, most: int | None) -> None:
+        self._turns.backlog = most
 
     def put(self, obj: Any) -> Any:
         """Add a message; QueueOverflow when there are `size` already.
@@ -201,7 +220,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         Returns None, or a failed Deferred when the queue is closed.
         """
         if self.closed is not None:
-            return self._refuse()
+            return self._turns.refuse()
         # While waiters are being served there can be messages and waiters at a time.
         if self.size is not None and len(self.pending) - len(self._turns) >= self.size:
             raise defer.QueueOverflow()
@@ -215,11 +234,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
 
         QueueUnderflow when `backlog` Deferreds wait already.
         """
-        if self.closed is not None:
-            return self._refuse()
-        if self.backlog is not None:
-            self._check_backlog(self.backlog)
-        return self._turns.get(self.pending)
+        return self._turns.get()
 
     def get_many(self, max_messages: int) -> defer.Deferred[list[ReceivedMessage]]:
         """A Deferred of a list of at least one message: what is there, up to `max_messages`.
@@ -235,10 +250,8 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
             max_messages = sys.maxsize
         there = self.pending and not self._turns
         if self.closed is not None and not (there and self._deliverable):
-            return self._refuse()
-        if self.backlog is not None:
-            self._check_backlog(self.backlog)
-        return self._turns.get_many(self.pending, max_messages)
+            return self._turns.refuse()
+        return self._turns.get_many(max_messages)
 
     def __aiter__(self) -> AsyncIterator[ReceivedMessage]:
         if type(self).__anext__ is not ClosableDeferredQueue.__anext__:
@@ -249,12 +262,10 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         if self.pending and not self._turns and (self.closed is None or self._deliverable):
             return ready_next(self.pending.popleft())
         if self.closed is None:
-            if self.backlog is not None:
-                self._check_backlog(self.backlog)
             return self._turns.wait(_NEXT)
         if self._ended and not self.pending:
             raise StopAsyncIteration
-        return self._refuse()
+        return self._turns.refuse()
 
     def close(self, reason: Any, *, deliverable: bool = True, end: bool = False) -> None:
         """Close the queue: waiting Deferreds fail, the oldest first, each with its own exception.
@@ -290,16 +301,4 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         To be called after messages were appended to `pending` directly. What the callbacks do (get,
         put, close, cancel) takes effect here, not in a nested call.
         """
-        self._turns.serve(self.pending)
-
-    def _check_backlog(self, backlog: int) -> None:
-        there = self.pending and not self._turns
-        if not there and len(self._turns) >= backlog:
-            raise defer.QueueUnderflow()
-
-    def _refuse(self) -> defer.Deferred[Any]:
-        """A Deferred that has failed with the reason.
-
-        A stock one: callbacks that ask a closed queue again would take turns for ever.
-        """
-        return defer.fail(fresh_exception(self.closed))
+        self._turns.serve()

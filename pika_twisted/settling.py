@@ -98,7 +98,7 @@ class Settling:
         ledger = self._ledger
         if ledger is None:
             return
-        consumer.ledger = ledger
+        consumer.keep(ledger)
         consumer.note_pending(ledger)
         if consumer.auto_ack and consumer.consumer_tag is not None:
             # Its tags are to be skipped one by one; the decoder would hand them out unseen.

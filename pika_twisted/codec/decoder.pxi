@@ -41,7 +41,8 @@ cdef class FrameDecoder:
     cdef dict channels
     cdef int last_number             # a cache of one: most frames are of the channel of the last
     cdef ChannelState last_channel
-    cdef list tokens                 # of subscriptions that got messages
+    cdef object token                # of the subscription that got messages; None: none did
+    cdef list tokens                 # of the others that got some
     cdef uint64_t taken              # how often they were taken, and 1
 
     cdef bint started, busy
@@ -92,11 +93,11 @@ cdef class FrameDecoder:
     @property
     def ready(self):
         """Whether take_ready() has something to give out."""
-        return len(self.tokens) != 0
+        return self.token is not None
 
     # -- the public calls
 
-    def feed(self, data):
+    cpdef feed(self, data):
         """Hand in what has come; next_frame() reads it."""
         if self.failure:
             memoryview(data)  # not anything at all, even then
@@ -110,7 +111,7 @@ cdef class FrameDecoder:
         except MemoryError:
             self.fail(RESOURCE_ERROR, OUT_OF_MEMORY)
 
-    def next_frame(self):
+    cpdef next_frame(self):
         """The next frame that is no direct delivery; None: more data is needed; False: a burst."""
         if self.failure:
             raise DecodeError(self.failure, self.failure_text)
@@ -154,13 +155,22 @@ cdef class FrameDecoder:
         state.confirms = confirms
         state.confirms_token = token
 
-    def take_ready(self):
+    cpdef list take_ready(self):
         """The tokens of those who got something since the last call, in the order they did."""
-        if not self.tokens:
+        if self.token is None:
             return []
-        tokens, self.tokens = self.tokens, []
+        tokens, self.tokens = [self.token, *self.tokens], []
+        self.token = None
         self.taken += 1
         return tokens
+
+    cdef inline object take_token(self):
+        """The only one of those, without a list; None when there isn't just one."""
+        if self.tokens:
+            return None
+        token, self.token = self.token, None
+        self.taken += 1
+        return token
 
     def forget_channel(self, int channel_number):
         """The channel is gone, with its subscriptions and what was on its way in."""
@@ -432,7 +442,10 @@ cdef class FrameDecoder:
         """Put a token on the list, once for each `take_ready()`."""
         if reported[0] != self.taken:
             reported[0] = self.taken
-            self.tokens.append(token)
+            if self.token is None:
+                self.token = token
+            else:
+                self.tokens.append(token)
         return 0
 
     cdef ChannelState check_sequence(self, uint32_t index):

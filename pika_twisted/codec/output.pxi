@@ -23,17 +23,30 @@ cdef class OutputBuffer:
     """Encoded frames of all channels of one connection, in the order of the calls."""
 
     cdef readonly bint held
+    #: Whether anything may wait at all: only where the transport flushes us before it ends.
+    cdef public bint can_hold
+    #: How many writes of this turn of the reactor went out at the call.
+    cdef public uint32_t writes
+    #: Ledgers that hold acks back until the turn ends, and those that may hold them longer: until
+    #: anything is written. Whoever puts them there has them encode their acks first.
+    cdef public list ledgers, delayed
+    #: Where `write()` writes; None: nowhere.
+    cdef public object transport
     cdef public Py_ssize_t limit
     cdef readonly uint64_t frames
+    cdef public uint64_t octets_written, frames_written
     cdef Py_ssize_t largest_frame
     cdef PyObject* octets          # bytes in the making, nobody else holds them; NULL: no room
     cdef Py_ssize_t used, size
+    cdef uint64_t frames_taken
     cdef Py_ssize_t expected       # octets that go at a time, when it is many of them
     cdef bint busy                 # a call is being encoded
 
     def __cinit__(self, *, frame_max=131072, limit=65536):
         self.frame_max = frame_max
         self.limit = limit
+        self.ledgers = []
+        self.delayed = []
 
     def __dealloc__(self):
         Py_XDECREF(self.octets)
@@ -56,11 +69,25 @@ cdef class OutputBuffer:
         """Whether what is encoded may wait until the buffer is full."""
         self.held = held
 
-    def take(self):
+    cpdef write_out(self):
+        """Write everything that was encoded."""
+        cdef uint64_t frames = self.frames - self.frames_taken
+        if self.used:
+            self.write(self.take(), frames)
+
+    cpdef write(self, bytes octets, uint64_t frames):
+        """Write so many frames that are encoded already."""
+        self.octets_written += PyBytes_GET_SIZE(octets)
+        self.frames_written += frames
+        if self.transport is not None:
+            self.transport.write(octets)
+
+    cpdef bytes take(self):
         """Everything that was encoded; the buffer is empty then."""
         cdef PyObject* octets
         cdef Py_ssize_t used
         self.check_idle()
+        self.frames_taken = self.frames
         if self.used < HAND_OVER:
             taken = PyBytes_FromStringAndSize(
                 NULL if self.octets is NULL else PyBytes_AS_STRING(<object>self.octets), self.used

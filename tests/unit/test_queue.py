@@ -487,6 +487,42 @@ def test_closed_may_be_assigned(make: Any) -> None:
     assert watch(queue.get()).result() == "open again"
 
 
+def test_how_many_may_wait_may_be_changed(make: Any) -> None:
+    queue = make(backlog=1)
+    assert queue.backlog == 1
+    waiting = [queue.get()]
+    for ask in (queue.get, queue.__anext__, lambda: queue.get_many(2)):
+        with pytest.raises(defer.QueueUnderflow):
+            ask()
+    queue.backlog = 2
+    waiting.append(queue.get())
+    with pytest.raises(defer.QueueUnderflow):
+        queue.get()
+    queue.backlog = None
+    waiting.append(queue.get())
+    for number in range(4):
+        queue.put(number)
+    queue.backlog = 0
+    assert [watch(deferred).result() for deferred in waiting] == [0, 1, 2]
+    assert watch(queue.get()).result() == 3  # it need not wait
+    with pytest.raises(defer.QueueUnderflow):
+        queue.get()
+
+
+def test_a_get_of_a_subclass_is_the_one_that_is_called(module: ModuleType) -> None:
+    asked: list[Any] = []
+
+    class Asked(module.ClosableDeferredQueue):  # type: ignore[misc, name-defined]
+        def get(self) -> Any:
+            asked.append(self)
+            return super().get()
+
+    queue = Asked()
+    queue.put("message")
+    assert watch(queue.get()).result() == "message"
+    assert asked == [queue]
+
+
 def test_waiters_fail_in_order_and_may_do_anything(make: Any) -> None:
     queue, got = make(), []
 

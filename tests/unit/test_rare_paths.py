@@ -231,7 +231,7 @@ def test_a_transport_without_room_for_attributes() -> None:
     transport.protocol = protocol
     watch(protocol.ready)
     protocol.makeConnection(transport)
-    assert not protocol._impl.outbound.can_hold  # nothing is held back that could be lost
+    assert not protocol._impl.outbound.buffer.can_hold  # nothing is held back that could be lost
     assert transport.writes[0].startswith(b"AMQP")
     transport.lose(ConnectionError())
 

@@ -198,7 +198,7 @@ def test_a_lost_connection_leaves_no_timer(session: Session) -> None:
     outbound = channel.connection.outbound
     session.lose()
     assert not session.clock.getDelayedCalls()
-    assert (outbound.ledgers, outbound._delayed, outbound._delays) == ([], [], {})
+    assert (outbound.buffer.ledgers, outbound.buffer.delayed, outbound._delays) == ([], [], {})
 
 
 def test_nothing_is_said_on_a_channel_that_the_broker_closed(session: Session) -> None:
@@ -275,7 +275,7 @@ def test_a_transport_that_can_t_flush_before_it_closes(session: Session) -> None
     """What would be lost in an orderly end waits no longer than the turn."""
     channel, queue = consuming(session)
     (message,) = received(session, channel, queue, 1)
-    channel.connection.outbound.can_hold = False  # as Outbound.attach() finds it
+    channel.connection.outbound.buffer.can_hold = False  # as Outbound.attach() finds it
     message.ack()
     assert acks(session) == [(1, True)]
 
@@ -350,7 +350,7 @@ operations = st.lists(
 @given(operations)
 def test_no_ack_is_late_and_none_covers_an_open_tag(batch: int, steps: list[Any]) -> None:
     clock = task.Clock()
-    outbound = Outbound(lambda octets, frames: None, clock.callLater)
+    outbound = Outbound(clock.callLater)
     outbound.attach(FakeTransport(clock), lambda: None)
     broker = Broker()
     ledger = Ledger(broker, batch=batch, hold=outbound.hold_acks)

@@ -124,3 +124,44 @@ def test_where_there_is_no_tcp_there_are_no_socket_options() -> None:
         sockets.set_options(transport, KEEP_IDLE)
         assert transport.bufferSize == 1000
         assert not ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+# Who is handed what was read
+
+
+def test_octets_go_straight_to_the_loop(transport: Any) -> None:
+    protocol = pika_twisted.TwistedProtocolConnection()
+    protocol.ready.addErrback(lambda _: None)
+    protocol.makeConnection(transport)
+    assert protocol.dataReceived == protocol._impl.inbound.receive
+    protocol.dataReceived(b"HTTP/1.1 400 Bad Request")
+    assert protocol._impl.bytes_received == 24
+    protocol.connectionLost()
+
+
+def test_a_subclass_is_handed_them_first(transport: Any) -> None:
+    read: list[bytes] = []
+
+    class Watched(pika_twisted.TwistedProtocolConnection):
+        def dataReceived(self, data: bytes) -> None:
+            read.append(data)
+            super().dataReceived(data)
+
+    protocol = Watched()
+    protocol.ready.addErrback(lambda _: None)
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b"AMQP")
+    assert read == [b"AMQP"]
+    assert protocol._impl.bytes_received == 4
+    protocol.connectionLost()
+
+
+def test_what_a_user_has_put_in_its_place_stays(transport: Any) -> None:
+    read: list[bytes] = []
+    protocol = pika_twisted.TwistedProtocolConnection()
+    protocol.ready.addErrback(lambda _: None)
+    protocol.dataReceived = read.append  # type: ignore[method-assign]
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b"AMQP")
+    assert read == [b"AMQP"]
+    protocol.connectionLost()

@@ -1,0 +1,60 @@
+"""The reference's read loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ReadLoop:
+    """The one loop that every received octet of a connection goes through. See `Inbound`."""
+
+    #: What the loop calls; instances have their own.
+    process: Any
+    end: Any
+    flush: Any
+    settle: Any
+
+    def __init__(self, buffer: Any, full: Any) -> None:
+        self.decoder: Any = None
+        self.octets = 0
+        self.frames_processed = 0
+        self.deaf = False
+        self._draining = False
+        self._buffer = buffer
+        self._full = full
+
+    def receive(self, data: bytes) -> None:
+        decoder, buffer = self.decoder, self._buffer
+        self.octets += len(data)
+        if self.deaf:
+            return
+        decoder.feed(data)
+        if self._draining:
+            return
+        self._draining = True
+        buffer.held = buffer.can_hold
+        try:
+            self._drain(decoder)
+        except Exception as error:
+            self.end(error)
+        finally:
+            self._draining = buffer.held = False
+            buffer.writes = 0
+            if buffer.ledgers or (buffer and buffer.delayed):
+                self.flush()
+            else:
+                buffer.write_out()
+            if self._full:
+                self.settle()
+
+    def _drain(self, decoder: Any) -> None:
+        while True:
+            value = decoder.next_frame()
+            for token in decoder.take_ready():
+                token()
+            if value is None or self.deaf:
+                return
+            if value is not False:
+                self.process(value)
+                if self.deaf:
+                    return
