@@ -8,9 +8,8 @@ from typing import Any
 from twisted.internet import defer, interfaces
 from zope.interface import implementer
 
-from ._containers import OrderedSet
 from ._layers import innermost
-from ._reasons import fresh_exception
+from ._waiters import Waiters
 
 #: A heartbeat frame: something to write, so that the transport says whether it is full.
 _HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -33,14 +32,13 @@ class WriteDrain:
             transport
         ) is not transport or interfaces.ISSLTransport.providedBy(transport)
         self._call_later = call_later
-        self._waiters = OrderedSet()
+        self._waiters = Waiters()
         self._registered = False
         self._full = False
         self._asking: Any = None
 
     def wait(self) -> defer.Deferred[None]:
         """A Deferred that fires when there is room; at once (over TLS: next turn) if there is."""
-        deferred: defer.Deferred[None] = defer.Deferred(self._waiters.discard)
         if not self._registered:
             try:
                 self._transport.registerProducer(self, True)
@@ -50,10 +48,10 @@ class WriteDrain:
             if self._knows_late:
                 self._asking = self._call_later(0, self._asked)
             # The transport may end, or call somebody who waits here, too, within write().
-            self._waiters.add(deferred)
+            deferred = self._waiters.wait()
             self._transport.write(_HEARTBEAT)
         else:
-            self._waiters.add(deferred)
+            deferred = self._waiters.wait()
         self._settle()
         return deferred
 
@@ -78,15 +76,11 @@ class WriteDrain:
             return
         self._registered = False
         self._transport.unregisterProducer()
-        for waiter in self._waiters.take():
-            if not waiter.called:  # another's callback may have cancelled it
-                waiter.callback(None)
+        self._waiters.fire()
 
     def lost(self, reason: Any) -> None:
         """Fail whoever waits."""
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
-        for waiter in self._waiters.take():
-            if not waiter.called:
-                waiter.errback(fresh_exception(reason))
+        self._waiters.fail(reason)

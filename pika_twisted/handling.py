@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from ._arguments import check_seconds, check_whole
 from ._containers import OrderedSet
-from ._reasons import fresh_exception
+from ._waiters import Waiters
 from .ledger import AlreadySettled
 from .queue import ReceivedMessage
 
@@ -81,7 +81,7 @@ class Handling:
         self._pauses = OrderedSet()
         self._stopping = False
         self._hurried = False
-        self._waiters = OrderedSet()
+        self._waiters = Waiters()
         self._ended: tuple[BaseException | None] | None = None
 
     def __repr__(self) -> str:
@@ -98,11 +98,9 @@ class Handling:
         It fails with the reason when consuming ended otherwise: the broker cancelled the consumer
         (ConsumerCancelled), or the channel closed.
         """
-        waiter: defer.Deferred[None] = defer.Deferred(self._waiters.discard)
-        if self._ended is None:
-            self._waiters.add(waiter)
-        else:
-            self._tell(waiter)
+        waiter = self._waiters.wait()
+        if self._ended is not None:
+            self._tell(*self._ended)
         return waiter
 
     def stop(self, deadline: float | None = None) -> defer.Deferred[None]:
@@ -269,16 +267,13 @@ class Handling:
         self._ended = (None if self._stopping else why,)
         if self.channel.is_open:  # the broker cancelled the consumer: it still counts them as ours
             self._give_back()
-        for waiter in self._waiters.take():
-            if not waiter.called:  # another's callback may have cancelled it
-                self._tell(waiter)
+        self._tell(*self._ended)
 
-    def _tell(self, waiter: defer.Deferred[None]) -> None:
-        assert self._ended is not None
-        if self._ended[0] is None:
-            waiter.callback(None)
+    def _tell(self, why: BaseException | None) -> None:
+        if why is None:
+            self._waiters.fire()
         else:
-            waiter.errback(fresh_exception(self._ended[0]))
+            self._waiters.fail(why)
 
 
 def consume(

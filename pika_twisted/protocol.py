@@ -15,6 +15,7 @@ from ._arguments import check_parameters, check_seconds, check_whole
 from ._containers import OrderedSet
 from ._guard import guarded
 from ._reasons import as_exception, fresh_exception
+from ._waiters import Waiters
 from .channel import TwistedChannel
 from .connection import _TimerHandle, _TwistedConnectionAdapter
 from .exceptions import Reason, reason
@@ -78,9 +79,9 @@ class TwistedProtocolConnection(protocol.Protocol):
         self._calls: Any = OrderedSet()
         self._buffer_size = buffer_size
         self._told_otherwise = False  # somebody learns of a failure without looking at `ready`
-        self._ready_waiters = OrderedSet()
+        self._ready_waiters = Waiters()
         self._ready_result: tuple[Any] | None = None
-        self._closed_waiters = OrderedSet()
+        self._closed_waiters = Waiters()
         self._close_reason: tuple[Any] | None = None
         self._drain: WriteDrain | None = None
         self._impl = _TwistedConnectionAdapter(
@@ -152,12 +153,10 @@ class TwistedProtocolConnection(protocol.Protocol):
         return self._wait(self._closed_waiters, self._close_reason)
 
     @staticmethod
-    def _wait(waiters: OrderedSet, result: tuple[Any] | None) -> defer.Deferred[Any]:
-        deferred: defer.Deferred[Any] = defer.Deferred(waiters.discard)
-        if result is None:
-            waiters.add(deferred)
-        else:
-            deferred.callback(_fresh(result[0]))
+    def _wait(waiters: Waiters, result: tuple[Any] | None) -> defer.Deferred[Any]:
+        deferred = waiters.wait()
+        if result is not None:
+            waiters.fire(result[0])
         return deferred
 
     def drained(self) -> defer.Deferred[None]:
@@ -358,9 +357,7 @@ class TwistedProtocolConnection(protocol.Protocol):
     def _tell_ready_waiters(self, result: Any) -> None:
         """Remember a result for `when_ready()`, and tell whoever waits for it."""
         self._ready_result = (result,)
-        for waiter in self._ready_waiters.take():
-            if not waiter.called:  # another's callback may have cancelled it
-                waiter.callback(_fresh(result))
+        self._ready_waiters.fire(result)
 
     def _on_ready_cancelled(self, _ready: defer.Deferred[Any]) -> None:
         self.ready = None
@@ -398,13 +395,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         value = why.value if isinstance(why, Failure) else why
         self._close_reason = (value,)
         closed, self.closed = self.closed, None
-        waiters = self._closed_waiters.take()
-        for waiter in (*([closed] if closed is not None else ()), *waiters):
-            if not waiter.called:
-                waiter.callback(value)
+        if closed is not None and not closed.called:
+            closed.callback(value)
+        self._closed_waiters.fire(value)
         self._tell_ready_waiters(Failure(as_exception(value)))
-
-
-def _fresh(result: Any) -> Any:
-    """A result for one more Deferred: each gets a failure of its own."""
-    return Failure(fresh_exception(result)) if isinstance(result, Failure) else result

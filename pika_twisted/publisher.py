@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from ._arguments import check_seconds, check_whole
 from ._containers import OrderedSet
 from ._reasons import fresh_exception
+from ._waiters import Waiters
 from .exceptions import WithText
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -134,7 +135,7 @@ class Publisher:
         self._in_flight = OrderedSet()
         self._bytes = 0
         self._pumping = False
-        self._idle_waiters = OrderedSet()
+        self._idle_waiters = Waiters()
         if channel is not None:
             self.attach(channel).addErrback(lambda _: None)  # each publish is told
 
@@ -210,8 +211,7 @@ class Publisher:
 
     def flush(self) -> defer.Deferred[None]:
         """A Deferred that fires when nothing waits and nothing is unconfirmed, however it ended."""
-        deferred: defer.Deferred[None] = defer.Deferred(self._idle_waiters.discard)
-        self._idle_waiters.add(deferred)
+        deferred = self._idle_waiters.wait()
         self._check_idle()
         return deferred
 
@@ -354,9 +354,7 @@ class Publisher:
 
     def _check_idle(self) -> None:
         if not self._in_flight and not self._waiting and not self._again:
-            for waiter in self._idle_waiters.take():
-                if not waiter.called:  # another's callback may have cancelled it
-                    waiter.callback(None)
+            self._idle_waiters.fire()
             if self._closed is not None and self.on_end is not None:
                 on_end, self.on_end = self.on_end, None
                 on_end()

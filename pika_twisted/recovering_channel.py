@@ -19,9 +19,9 @@ from ._arguments import (
     check_prefetch_count,
     check_whole,
 )
-from ._containers import OrderedSet
 from ._guard import guarded
 from ._reasons import fresh_exception
+from ._waiters import Waiters
 from .connecting import maybe_await
 from .consuming import Consuming
 from .losses import GoneEncoder, NotConnected, is_loss
@@ -87,7 +87,7 @@ class RecoveringChannel(Consuming, Topology):
             self._qos[False] = {"prefetch_count": prefetch_count}
         self._return_callbacks: list[Callable[[Any], Any]] = []
         self._close_callbacks: list[Callable[[Any, BaseException], Any]] = []
-        self._waiters = OrderedSet()
+        self._waiters = Waiters()
         self._closed: BaseException | None = None
         self._reopening: defer.Deferred[Any] | None = None
         self._last_declared = ""
@@ -113,8 +113,7 @@ class RecoveringChannel(Consuming, Topology):
             return defer.fail(fresh_exception(self._closed))
         if self.is_open:
             return defer.succeed(self.current)
-        waiter: defer.Deferred[Any] = defer.Deferred(self._waiters.discard)
-        self._waiters.add(waiter)
+        waiter = self._waiters.wait()
         if timeout is not None:
             clock = self.service.reactor
             waiter.addTimeout(timeout, clock, lambda *_: self._give_up(timeout))
@@ -273,9 +272,7 @@ class RecoveringChannel(Consuming, Topology):
         self.current = channel
         if self.on_open is not None:
             self.on_open(channel)
-        for waiter in self._waiters.take():
-            if not waiter.called:
-                waiter.callback(channel)
+        self._waiters.fire(channel)
 
     async def _set_up(self, channel: Any) -> None:
         channel._ignore_late = True
@@ -346,6 +343,4 @@ class RecoveringChannel(Consuming, Topology):
         if self._closed is None:
             self._closed = reason
         self._end_consumers()
-        for waiter in self._waiters.take():
-            if not waiter.called:
-                waiter.errback(fresh_exception(reason))
+        self._waiters.fail(reason)
