@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any, final
 
 from twisted.internet.defer import Deferred
@@ -34,10 +34,11 @@ class Line:
     def wait(self, wanted: int) -> Deferred[Any]: ...
     def serve(self) -> None: ...
 
-@final
+@disjoint_base
 class Waker:
     simple: bool
-    def __init__(self, line: Line, otherwise: Callable[[], Any]) -> None: ...
+    wake: Any
+    def __init__(self, line: Line) -> None: ...
     def __call__(self) -> None: ...
 
 def set_driver(code: Any) -> None: ...

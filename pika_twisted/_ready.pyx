@@ -620,24 +620,22 @@ cdef class Line:
         return 0
 
 
-@cython.final
 cdef class Waker:
     """What the decoder calls when a queue got messages: serves a waiting get() by itself.
 
-    That is without a Python call. All else, and anything while `simple` is False, is `otherwise()`.
+    That is without a Python call. All else, and anything while `simple` is False, is `wake()`,
+    which a subclass has.
     """
 
     cdef Line line
-    cdef object otherwise
     cdef public bint simple
 
-    def __init__(self, Line line not None, otherwise not None):
+    def __init__(self, Line line not None):
         self.line = line
-        self.otherwise = otherwise
         self.simple = True
 
     def __call__(self):
         if self.simple and self.line.oldest is not None and self.line.closed is None:
             self.line.hand_out()
         else:
-            self.otherwise()
+            self.wake()

@@ -174,11 +174,13 @@ class Line:
 class Waker:
     """What the decoder calls when a queue got messages."""
 
-    __slots__ = ("_otherwise", "simple")
+    __slots__ = ("simple",)
 
-    def __init__(self, line: Line, otherwise: Any) -> None:
+    #: A subclass has it.
+    wake: Any
+
+    def __init__(self, line: Line) -> None:
         self.simple = True
-        self._otherwise = otherwise
 
     def __call__(self) -> None:
-        self._otherwise()
+        self.wake()

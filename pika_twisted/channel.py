@@ -463,7 +463,7 @@ class TwistedChannel(Topology, Settling):
         self._details[tag] = consumer
         self._queue_name_to_consumer_tags.add(consumer.queue_name, tag)
         if isinstance(self._channel, Channel):
-            self._channel.subscribe(tag, consumer.queue.pending, self, consumer.waker)
+            self._channel.subscribe(tag, consumer.queue.pending, self, consumer)
         if not consumer.auto_ack:
             self._auto_ack_tags.discard(tag)
         elif self._ledger is None:  # which is told of each message, whatever had the tag before

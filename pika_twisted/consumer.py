@@ -16,7 +16,7 @@ LOGGER = logging.getLogger("pika_twisted")
 LARGE_BACKLOG = 100_000
 
 
-class Consumer:
+class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
     """Puts what the broker delivers into a queue; knows what to do when nobody wants it any more.
 
     `stop` is called at most once, with this consumer, when it has to be cancelled at the broker
@@ -31,6 +31,9 @@ class Consumer:
         requeue: Callable[[int], Any],
         stop: Callable[[Consumer], Any],
     ) -> None:
+        # The decoder calls us: an object between the two would be a cycle, and keep a queue and its
+        # messages until the collector looks.
+        super().__init__(queue._turns)
         self.channel = channel
         self.auto_ack = auto_ack
         self.consumer_tag: str | None = None
@@ -44,10 +47,8 @@ class Consumer:
         self.on_end: Callable[..., Any] | None = None
         #: Is told what comes, where the channel keeps one.
         self.ledger: Ledger | None = None
-        #: What the decoder calls when messages came.
-        self.waker = Waker(queue._turns, self.wake)
         # A queue that does more when it is woken is told each time.
-        self.waker.simple = type(queue).wake is ClosableDeferredQueue.wake
+        self.simple = type(queue).wake is ClosableDeferredQueue.wake
         self._requeue = requeue
         self._stop = stop
         self._dropped = 0
@@ -66,7 +67,7 @@ class Consumer:
     def keep(self, ledger: Ledger | None) -> None:
         """Tell this ledger what comes from now on."""
         self.ledger = ledger
-        self.waker.simple = self.waker.simple and ledger is None
+        self.simple = self.simple and ledger is None
 
     def wake(self) -> None:
         """Hand out what the decoder, or `on_message()`, put into the queue."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
+import weakref
 from typing import Any
 
 import pytest
@@ -1149,3 +1151,28 @@ def test_no_heartbeat_after_an_end_within_the_write_of_one(session: Session) -> 
     session.turn(20)
     assert isinstance(session.closed.result(), exceptions.StreamLostError)
     assert not session.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("end", ["cancel", "close", "lost"])
+def test_an_ended_consumer_is_gone_without_the_collector(session: Session, end: str) -> None:
+    """Its queue may hold as many messages as memory takes; they go with the last reference."""
+    channel = session.channel()
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"nobody takes it")
+    assert len(queue.pending) == 1
+    reference = weakref.ref(queue)
+    gc.disable()
+    try:
+        if end == "cancel":
+            channel.basic_cancel("t")
+            session.peer.send(channel, spec.Basic.CancelOk("t"))
+        elif end == "close":
+            channel.close()
+            session.peer.send(channel, spec.Channel.CloseOk())
+        else:
+            session.lose()
+        session.peer.forget()
+        del queue
+        assert reference() is None
+    finally:
+        gc.enable()
