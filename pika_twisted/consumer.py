@@ -8,7 +8,7 @@ from typing import Any
 
 from ._deferreds import Waker
 from .ledger import Ledger
-from .queue import ClosableDeferredQueue, ReceivedMessage
+from .queue import ClosableDeferredQueue, ReceivedMessage, stock_wake
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -48,7 +48,7 @@ class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
         #: Is told what comes, where the channel keeps one.
         self.ledger: Ledger | None = None
         # A queue that does more when it is woken is told each time.
-        self.simple = type(queue).wake is ClosableDeferredQueue.wake
+        self.simple = type(queue).wake is stock_wake
         self._requeue = requeue
         self._stop = stop
         self._dropped = 0

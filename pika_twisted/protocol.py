@@ -312,7 +312,7 @@ class TwistedProtocolConnection(protocol.Protocol):
     def makeConnection(self, transport: Any) -> None:
         """Start the AMQP handshake on a connected transport."""
         tune(transport, self._buffer_size)
-        if type(self).dataReceived is TwistedProtocolConnection.dataReceived:
+        if type(self).dataReceived is _data_received:
             # What that comes down to, without two Python calls for each read.
             vars(self).setdefault("dataReceived", self._impl.inbound.receive)
         self._drain = WriteDrain(transport, self._impl._adapter_call_later)
@@ -399,3 +399,7 @@ class TwistedProtocolConnection(protocol.Protocol):
             closed.callback(value)
         self._closed_waiters.fire(value)
         self._tell_ready_waiters(Failure(as_exception(value)))
+
+
+# As it is here: one that was put into the class itself, to trace what comes, is called, too.
+_data_received = TwistedProtocolConnection.dataReceived

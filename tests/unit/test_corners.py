@@ -12,7 +12,7 @@ import pytest
 from pika import exceptions, spec
 from twisted.internet import defer, error
 
-from pika_twisted import AlreadySettled, TwistedChannel
+from pika_twisted import AlreadySettled, ClosableDeferredQueue, TwistedChannel
 from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import TwistedLog, call, run, watch
 from tests.support.peer import encoded_content, encoded_method
@@ -1176,3 +1176,23 @@ def test_an_ended_consumer_is_gone_without_the_collector(session: Session, end: 
         assert reference() is None
     finally:
         gc.enable()
+
+
+def test_methods_put_into_the_class_of_queues_are_called(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ["get", "wake"]:
+        stock = getattr(ClosableDeferredQueue, name)
+
+        def watched(queue: Any, name: str = name, stock: Any = stock) -> Any:
+            calls.append(name)
+            return stock(queue)
+
+        monkeypatch.setattr(ClosableDeferredQueue, name, watched)
+    channel = session.channel()
+    queue = session.consumer(channel)
+    message = watch(queue.get(), "get")
+    session.peer.deliver(channel, "t", b"body")
+    assert message.result().body == b"body"
+    assert calls == ["get", "wake"]

@@ -165,3 +165,20 @@ def test_what_a_user_has_put_in_its_place_stays(transport: Any) -> None:
     protocol.dataReceived(b"AMQP")
     assert read == [b"AMQP"]
     protocol.connectionLost()
+
+
+def test_one_put_into_the_class_is_handed_them_first(
+    transport: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+    monkeypatch.setattr(
+        pika_twisted.TwistedProtocolConnection,
+        "dataReceived",
+        lambda _protocol, data: read.append(data),
+    )
+    protocol = pika_twisted.TwistedProtocolConnection()
+    protocol.ready.addErrback(lambda _: None)
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b"AMQP")
+    assert read == [b"AMQP"]
+    protocol.connectionLost()
