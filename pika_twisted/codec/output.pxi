@@ -77,6 +77,8 @@ cdef class OutputBuffer:
 
     cpdef write(self, bytes octets, uint64_t frames):
         """Write so many frames that are encoded already."""
+        if octets is None:  # whose size C would make up
+            raise TypeError("octets must be bytes, not None")
         self.octets_written += PyBytes_GET_SIZE(octets)
         self.frames_written += frames
         if self.transport is not None:

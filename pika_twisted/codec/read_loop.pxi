@@ -30,6 +30,8 @@ cdef class ReadLoop:
         self.octets += len(data)
         if self.deaf:
             return
+        if decoder is None or buffer is None:  # C would not notice
+            raise AttributeError("the loop has no decoder, or its __init__() was not called")
         decoder.feed(data)
         if self.draining:  # the loop further up the stack takes it
             return

@@ -215,3 +215,30 @@ def test_without_a_transport_what_is_written_is_dropped(talk: Talk) -> None:
     talk.buffer.write_out()
     assert len(talk.buffer) == 0
     assert (talk.buffer.octets_written, talk.buffer.frames_written) == (len(ACK), 1)
+
+
+def test_a_loop_without_a_decoder_says_so(codec: Any) -> None:
+    """It is an exception, not the end of the process."""
+    loop = codec.ReadLoop(codec.OutputBuffer(), {})
+    with pytest.raises(AttributeError):
+        loop.receive(b"AMQP")
+    loop.decoder = codec.FrameDecoder(Message)
+    loop.decoder = None
+    with pytest.raises(AttributeError):
+        loop.receive(b"AMQP")
+
+
+def test_a_loop_that_was_not_initialised_says_so(codec: Any) -> None:
+    loop = codec.ReadLoop.__new__(codec.ReadLoop)
+    with pytest.raises(AttributeError):
+        loop.receive(b"AMQP")
+    loop.decoder = codec.FrameDecoder(Message)
+    with pytest.raises(AttributeError):
+        loop.receive(b"AMQP")
+
+
+def test_none_is_not_written(codec: Any) -> None:
+    buffer = codec.OutputBuffer()
+    with pytest.raises(TypeError, match="None"):
+        buffer.write(None, 1)
+    assert buffer.octets_written == buffer.frames_written == 0
