@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import namedtuple
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet import defer
@@ -180,21 +180,30 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
     already when the queue closed are kept: the two hand them out before they end, and `drain()`
     gives them at any time.
 
-    :ivar pending: the messages nobody has taken yet; equals a list of them
     :ivar waiting: the Deferreds that wait for one; equals a list of them
     """
 
     def __init__(self, size: int | None = None, backlog: int | None = None) -> None:
-        pending = Backlog()
-        self._turns = Turns(pending)
+        self._turns = Turns(Backlog())
         super().__init__(size, backlog)
-        self.pending: Any = pending
         self.waiting: Any = Waiting(self._turns)
         if type(self).get is _get:
             self.get = self._turns.get  # type: ignore[method-assign]  # 0.05 us less
         # See close().
         self._deliverable = True
         self._ended = False
+
+    @property
+    def pending(self) -> Any:
+        """The messages nobody has taken yet; equals a list of them. Assigned, it has others."""
+        return self._turns.pending
+
+    @pending.setter
+    def pending(self, messages: Iterable[Any]) -> None:
+        others = list(messages)
+        self._turns.pending.clear()  # the decoder and whoever waits keep hold of the same one
+        for message in others:
+            self._turns.pending.append(message)
 
     @property
     def closed(self) -> Any:

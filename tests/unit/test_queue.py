@@ -8,6 +8,7 @@ import pickle
 import random
 import sys
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -485,6 +486,17 @@ def test_closed_may_be_assigned(make: Any) -> None:
     queue.closed = None
     queue.put("open again")
     assert watch(queue.get()).result() == "open again"
+
+
+def test_pending_may_be_assigned(make: Any) -> None:
+    queue = make(3)
+    for others in ([], [7, 8], deque([9])):
+        queue.pending = others
+        assert queue.pending == list(others)
+    queue.pending = queue.pending
+    queue.put("last")
+    assert watch(queue.get()).result() == 9
+    assert watch(queue.get()).result() == "last"
 
 
 def test_how_many_may_wait_may_be_changed(make: Any) -> None:
