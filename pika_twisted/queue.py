@@ -194,7 +194,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         self._ended = False
 
     @property
-    def pending(self) -> Any:
+    def pending(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The messages nobody has taken yet; equals a list of them. Assigned, it has others."""
         return self._turns.pending
 
