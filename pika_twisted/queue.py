@@ -194,12 +194,14 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         self._ended = False
 
     @property
-    def pending(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def pending(self) -> Any:
         """The messages nobody has taken yet; equals a list of them. Assigned, it has others."""
         return self._turns.pending
 
     @pending.setter
-    def pending(self, messages: Iterable[Any]) -> None:
+    def pending(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, messages: Iterable[Any]
+    ) -> None:
         others = list(messages)
         self._turns.pending.clear()  # the decoder and whoever waits keep hold of the same one
         for message in others:
