@@ -177,6 +177,7 @@ _ready.set_classes(_UntouchedGet, _UntouchedConfirm)
 
 succeeded = _ready.succeeded
 unconfirmed = _ready.unconfirmed
+get_of = _ready.get_of
 is_waiting = _ready.is_waiting
 iterate = _ready.iterate
 ready_next = _ready.ready_next

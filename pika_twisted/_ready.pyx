@@ -110,6 +110,34 @@ cdef extern from *:
     }
     #define pt_bound_add_both(self) PyCFunction_NewEx(&pt_add_both, self, NULL)
 
+    #include <structmember.h>
+
+    /* get() of a queue's class, which has its Line in a slot: at a fixed place. As a method in Python,
+       or as an attribute of each queue, it cost 0.05 us more. */
+    #define GET_DOC "get($self, /)\\n--\\n\\nA Deferred of the next message. Fails at once with the " \
+        "reason when the queue is closed.\\n\\nQueueUnderflow when `backlog` Deferreds wait already."
+    static struct {Py_ssize_t place; PyTypeObject *type; PyObject *(*get)(PyObject *line);} pt_line;
+
+    static PyObject *pt_queue_get(PyObject *queue, PyObject *nothing) {
+        PyObject *line = *(PyObject **)((char *)queue + pt_line.place);
+        if (line == NULL || !PyObject_TypeCheck(line, pt_line.type)) {
+            PyErr_SetString(PyExc_AttributeError, "the queue's __init__() was not called");
+            return NULL;
+        }
+        return pt_line.get(line);
+    }
+
+    static PyMethodDef pt_get = {"get", pt_queue_get, METH_NOARGS, GET_DOC};
+
+    static PyObject *pt_get_of(PyObject *queue_class, PyObject *slot, PyObject *type, void *get) {
+        if (!PyObject_TypeCheck(slot, &PyMemberDescr_Type))
+            return PyErr_Format(PyExc_TypeError, "%R is no slot", slot);
+        pt_line.place = ((PyMemberDescrObject *)slot)->d_member->offset;
+        pt_line.type = (PyTypeObject *)type;
+        pt_line.get = (PyObject *(*)(PyObject *))get;
+        return PyDescr_NewMethod((PyTypeObject *)queue_class, &pt_get);
+    }
+
     /* Messages are tuples, which no Failure is: the first look is enough for them. */
     static int pt_is_failure(PyObject *value, PyObject *cls) {
         return !PyTuple_Check(value) && PyObject_TypeCheck(value, (PyTypeObject *)cls);
@@ -123,12 +151,13 @@ cdef extern from *:
     bint pt_debugging(PyTypeObject *deferred, object name) except -1
     void pt_set_add_both(void *function)
     object pt_bound_add_both(object self)
+    object pt_get_of(object queue_class, object slot, object line_class, void *get)
     bint pt_is_failure(object value, object cls)
 
 
 # What a Deferred with these fields is.
 cdef enum State:
-    STOCK       # a stock Deferred
+    STOCK       # a stock Deferred; 0: what a new one is
     READY       # it has its value, and no callbacks to come
     WAITING     # it has none yet, and no callbacks
     DRIVEN      # it has none yet; a coroutine or inlineCallbacks waits
@@ -166,9 +195,6 @@ cdef class DeferredFields:
     cdef _Successor successor   # RUNNING when it was materialised: gives the driver's outcome
     # The Turns of a queue's Deferreds, or None. Survives materialising.
     cdef public object _turns
-
-    def __cinit__(self):
-        self.state = STOCK
 
 
 def make_lazy(untouched, stock):
@@ -570,11 +596,7 @@ cdef class Line:
         It has failed with the reason when the queue is closed. QueueUnderflow when as many wait
         already as may. See DeferredQueue.get().
         """
-        if self.closed is not None:
-            return self.refuse()
-        if self.oldest is None and len(self.pending) != 0:
-            return ready(untouched_get, self, self.popleft())
-        return self.new(0)
+        return line_get(self)
 
     def get_many(self, Py_ssize_t wanted):
         """The same of up to `wanted` messages."""
@@ -618,6 +640,19 @@ cdef class Line:
         finally:
             self.serving = False
         return 0
+
+
+cdef object line_get(Line self):
+    if self.closed is not None:
+        return self.refuse()
+    if self.oldest is None and len(self.pending) != 0:
+        return ready(untouched_get, self, self.popleft())
+    return self.new(0)
+
+
+def get_of(queue_class):
+    """The `get()` of a queue's class that has its Line in the slot `_turns`."""
+    return pt_get_of(queue_class, queue_class._turns, Line, <void *>line_get)
 
 
 cdef class Waker:

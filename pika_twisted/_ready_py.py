@@ -171,6 +171,11 @@ class Line:
             self._serving = False
 
 
+def get_of(queue_class: Any) -> Any:
+    """The `get()` of a queue's class: its own."""
+    return queue_class.get
+
+
 class Waker:
     """What the decoder calls when a queue got messages."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import pickle
 import random
 import sys
@@ -519,6 +520,28 @@ def test_how_many_may_wait_may_be_changed(make: Any) -> None:
     assert watch(queue.get()).result() == 3  # it need not wait
     with pytest.raises(defer.QueueUnderflow):
         queue.get()
+
+
+def test_a_queue_that_was_not_initialised_says_so(module: ModuleType) -> None:
+    queue = module.ClosableDeferredQueue.__new__(module.ClosableDeferredQueue)
+    for turns in ((), (None,), ("no line",)):
+        for other in turns:
+            queue._turns = other
+        with pytest.raises(AttributeError):
+            queue.get()
+
+
+def test_get_is_a_method_like_any_other(module: ModuleType, make: Any) -> None:
+    kind = module.ClosableDeferredQueue
+    assert str(inspect.signature(kind.get)).startswith("(self")
+    assert kind.get.__doc__.startswith("A Deferred of the next message")
+    queue = make(2)
+    assert "get" not in vars(queue)
+    assert watch(kind.get(queue)).result() == 0
+    with pytest.raises((TypeError, AttributeError)):
+        kind.get(object())
+    with pytest.raises(TypeError):
+        queue.get(1)
 
 
 def test_a_get_of_a_subclass_is_the_one_that_is_called(module: ModuleType) -> None:
