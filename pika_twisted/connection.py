@@ -30,6 +30,7 @@ from .endings import final_reason
 from .exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
 from .inbound import Inbound
 from .outbound import Outbound
+from .pace import PacedGate
 from .queue import ReceivedMessage
 from .stats import PastChannels
 from .water import ReadGate, WaterMarks
@@ -99,8 +100,9 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         handshake_timeout: float = 15.0,
         close_timeout: float = 10.0,
         water_marks: WaterMarks | None = None,
+        read_interval: float = 0.0,
     ) -> None:
-        self.gate = ReadGate(water_marks, self._awaits_broker, time.monotonic)
+        self.gate = self._make_gate(water_marks, read_interval)
         self.outbound = Outbound(self._adapter_call_later)
         self.inbound = Inbound(self.outbound, self.gate, self._process_one, self._refuse)
         self._on_data_available = self.inbound.receive
@@ -126,6 +128,18 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
             on_open_error_callback,
             on_close_callback,
             internal_connection_workflow=False,
+        )
+
+    def _make_gate(self, water_marks: WaterMarks | None, read_interval: float) -> ReadGate:
+        if not read_interval:
+            return ReadGate(water_marks, self._awaits_broker, time.monotonic)
+        return PacedGate(
+            water_marks,
+            self._awaits_broker,
+            time.monotonic,
+            read_interval,
+            lambda: self.messages_received,
+            self._adapter_call_later,
         )
 
     def _init_connection_state(self) -> None:
@@ -195,6 +209,11 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
     def frames_received(self, count: int) -> None:
         self.inbound.frames_processed += count - self.inbound.frames
 
+    @property
+    def messages_received(self) -> int:
+        """How many messages have come for consumers and gets."""
+        return int(self.inbound.decoder.messages_direct) + self.messages_indirect
+
     def _process_frame(self, value: Any) -> None:
         """Check what pika's state machine takes on trust, then hand the frame to it."""
         if type(value) is frame.Heartbeat:
@@ -231,6 +250,8 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         elif spec.has_content(method.INDEX):
             # pika would stop at an observer's callback and lose the method of the content.
             self.inbound.frames_processed += 1
+            if not isinstance(method, spec.Basic.Return):
+                self.messages_indirect += 1
             self._process_callbacks(value)
             if value.channel_number in self._channels:
                 channel._handle_content_frame(value)

@@ -38,7 +38,7 @@ class Inbound(_codec.ReadLoop):  # pyright: ignore[reportGeneralTypeIssues]
         process: Callable[[Any], Any],
         refuse: Callable[..., Any],
     ) -> None:
-        super().__init__(outbound.buffer, gate.full)
+        super().__init__(outbound.buffer, gate.asks_for_settle)
         #: What the loop calls, by these names.
         self.process = process
         self.flush = outbound.flush

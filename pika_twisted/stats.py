@@ -116,7 +116,7 @@ def of_connection(adapter: Any) -> ConnectionStats:
         bytes_sent=adapter.bytes_sent,
         frames_received=adapter.frames_received,
         frames_sent=adapter.frames_sent,
-        messages_received=adapter.inbound.decoder.messages_direct + adapter.messages_indirect,
+        messages_received=adapter.messages_received,
         published=past.published + sum(channel._confirms.last_number for channel in channels),
         unconfirmed=sum(channel._confirms.outstanding for channel in channels),
         acks=past.acks + sum(ledger.acks_in for ledger in ledgers),

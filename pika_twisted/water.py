@@ -54,6 +54,8 @@ class ReadGate:
     def __init__(self, marks: WaterMarks | None, waiting: Callable[[], bool], clock: Any) -> None:
         self.marks = marks.check() if marks is not None else None
         self.full = OrderedSet()
+        #: Whatever is true at the end of a read is followed by `settle()`.
+        self.asks_for_settle: Any = self.full
         self.paused = False
         self._waiting = waiting
         self._clock = clock

@@ -149,3 +149,36 @@ async def service_consumers_have_water_marks(env: Env) -> None:
             equal(message.body, b"%d" % taken, "the order")
             taken += 1
     check(service.stats().connection.paused_seconds > 0, "it paused")
+
+
+@scenario(
+    own_node=True,
+    interface="ours",
+    timeout=60,
+    variants={
+        "direct-tcp": {**PATHS["direct"], **WIRES["tcp"]},
+        "through_pika-tls": {**PATHS["through_pika"], **WIRES["tls"]},
+    },
+)
+async def a_read_interval_makes_reads_fewer(env: Env, direct: bool, tls: Any) -> None:
+    """Every message comes, in order, in reads that bring many; a call doesn't wait for a rest."""
+    queue = env.name()
+    options = {"read_interval": 0.1, "direct_delivery": direct}
+    connection, channel = await env.open(tls=tls, options=options)
+    await channel.queue_declare(queue)
+    await fill(env, queue, BACKLOG)
+    watched = Watched(connection.transport)
+    deliveries, _ = await channel.basic_consume(queue, auto_ack=True)
+    for number in range(BACKLOG):
+        message = await env.within(10, deliveries.get(), f"message {number}")
+        equal(message.body, b"%d" % number, "the order")
+    check(0 < watched.pauses < 30, f"{watched.pauses} rests for {BACKLOG} messages")
+    for _ in range(20):
+        await env.sleep(0)  # the end of the read in which the message came
+        check(watched.paused, "it rests after the last message")
+        await watched.ask(lambda: channel.queue_declare(queue, passive=True))
+        channel.basic_publish("", queue, b"one more")
+        await env.within(10, deliveries.get(), "one more")
+    equal(watched.wrongly, 0, "rests amid a call")
+    connection.close()
+    await env.within(5, connection.when_closed(), "closed")

@@ -71,6 +71,7 @@ def test_a_call_fails_with_what_is_wrong(
         ((PARAMETERS,), {"max_nesting": 1 << 64}, ValueError, "max_nesting"),
         ((PARAMETERS,), {"handshake_timeout": "15"}, TypeError, "handshake_timeout .*'15'"),
         ((PARAMETERS,), {"close_timeout": -1}, ValueError, "close_timeout .*-1"),
+        ((PARAMETERS,), {"read_interval": -1}, ValueError, "read_interval .*-1"),
         ((PARAMETERS,), {"close_timeout": float("nan")}, ValueError, "close_timeout .*nan"),
         ((PARAMETERS,), {"water_marks": pika_twisted.WaterMarks(1, 2)}, ValueError, "low_messages"),
     ],
