@@ -37,6 +37,7 @@ class Spec:
     size: int = 100
     properties: str = "usual"
     prefetch: int = 0
+    read_interval: float = 0.0  # pika_twisted's option
     channels: int = 1
     confirm: int = 0  # 0: no publisher confirms; n: the embedded peer confirms n at a time
     chunk: int = 0

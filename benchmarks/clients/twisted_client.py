@@ -66,7 +66,8 @@ async def connect(reactor: Any, spec: Spec) -> Any:
     """Return a protocol whose handshake is done."""
     parameters = pika.URLParameters(spec.url)
     endpoint = endpoints.TCP4ClientEndpoint(reactor, parameters.host, parameters.port)
-    protocol = protocol_class(spec.client)(parameters)
+    options = {"read_interval": spec.read_interval} if spec.read_interval else {}
+    protocol = protocol_class(spec.client)(parameters, **options)
     await endpoints.connectProtocol(endpoint, protocol)
     await protocol.ready
     return protocol
