@@ -1,20 +1,18 @@
 """`TwistedChannel`: the methods of an AMQP channel, returning Deferreds.
 
-Longer than the other modules because it is one interface; methods that ask and get one answer are
-in `topology`. What they have in common is `_call()`.
+Methods that ask and get one answer are in `topology`; publishing, getting and settling by the
+message have a module each. What they have in common is `_call()`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from pika import exceptions as pika_exceptions
-from pika import frame, spec, validators
+from pika import frame, spec
 from twisted.internet import defer
-from twisted.python.failure import Failure
 
 from ._arguments import check_auto_ack
 from ._containers import OrderedSet, TagIndex
@@ -22,26 +20,18 @@ from ._deferreds import succeeded
 from ._guard import guarded
 from ._reasons import fresh_exception
 from .channel_state import Channel
-from .confirms import PublisherConfirms
 from .consumer import Consumer
+from .getting import Getting
 from .plain_encoder import PlainEncoder
-from .queue import AutoAcknowledged, ClosableDeferredQueue, ReceivedMessage
+from .publishing import Publishing
+from .queue import ClosableDeferredQueue
 from .settling import Settling
 from .topology import Topology
 
 LOGGER = logging.getLogger("pika_twisted")
 
 
-class _Get:
-    """A Basic.Get under way; `deferred` is None once its user cancelled it."""
-
-    def __init__(self, queue: str, auto_ack: bool) -> None:
-        self.queue = queue
-        self.auto_ack = auto_ack
-        self.deferred: defer.Deferred[Any] | None = None
-
-
-class TwistedChannel(Topology, Settling):
+class TwistedChannel(Topology, Publishing, Getting, Settling):
     """An AMQP channel whose methods return Deferreds.
 
     A method that pika gives a callback returns a Deferred here, which fires with what the callback
@@ -63,15 +53,6 @@ class TwistedChannel(Topology, Settling):
         self._queue_name_to_consumer_tags: Any = TagIndex()
         self._details: dict[str, Consumer] = {}
         self._last_declared = ""
-        self._basic_get_deferred: defer.Deferred[Any] | None = None
-        self._gets: deque[_Get] = deque()
-        self._kept: dict[str, deque[ReceivedMessage[spec.Basic.GetOk]]] = {}
-        self._confirms = PublisherConfirms()
-        self._select_waiters: list[defer.Deferred[Any]] = []
-        self._select_answer: tuple[frame.Method[Any]] | None = None
-        self._return_callbacks: list[Callable[[ReceivedMessage[spec.Basic.Return]], Any]] | None = (
-            None
-        )
         self._observers = OrderedSet()
         self._encoder: Any = (
             channel.encoder if isinstance(channel, Channel) else PlainEncoder(channel)
@@ -236,29 +217,6 @@ class TwistedChannel(Topology, Settling):
         """Call `callback(method_frame)` when the broker sends Channel.Flow."""
         self._channel.add_on_flow_callback(guarded(callback, "flow callback"))
 
-    def add_on_return_callback(
-        self, callback: Callable[[ReceivedMessage[spec.Basic.Return]], Any]
-    ) -> None:
-        """Call `callback(message)` for each message that the broker returns (Basic.Return).
-
-        `message` is a `ReceivedMessage` with this channel, the Basic.Return, the properties and the
-        body. An exception in it goes to the Twisted log.
-        """
-        self._watch_returns().append(guarded(callback, "return callback"))
-
-    def _watch_returns(self) -> list[Callable[[ReceivedMessage[spec.Basic.Return]], Any]]:
-        if self._return_callbacks is None:
-            self._return_callbacks = []
-            self._channel.add_on_return_callback(self._on_returned)
-        return self._return_callbacks
-
-    def _on_returned(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        message = ReceivedMessage(self, method, properties, body)
-        if self._confirms.enabled and not self._confirms.returned(message):
-            LOGGER.warning("Returned message matches no outstanding publish: %r", method)
-        for callback in list(self._return_callbacks or ()):
-            callback(message)
-
     # Acknowledging
 
     def basic_ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> None:
@@ -291,102 +249,6 @@ class TwistedChannel(Topology, Settling):
         """
         if self._encoder.reject(delivery_tag, requeue):
             self._channel.flush()
-
-    # Publishing
-
-    def basic_publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: spec.BasicProperties | None = None,
-        mandatory: bool = False,
-    ) -> defer.Deferred[Any]:
-        """Publish a message.
-
-        :returns: a Deferred. Without `confirm_delivery()` it has fired with None: the message is on
-            its way. With it, it fires with the broker's Basic.Ack.
-        :raises: nothing; the Deferred fails with UnroutableError (a mandatory message was returned;
-            its `messages` hold it), NackError, the reason when the channel closes first, TypeError
-            or ValueError naming an argument that can't be encoded, or properties of more octets
-            than frame_max (nothing is sent then)
-        """
-        encoder = self._encoder
-        if not encoder.open:
-            return self._refused()
-        try:
-            due = encoder.publish(exchange, routing_key, body, properties, mandatory)
-        except Exception:
-            return defer.fail()
-        # Registered before it is written: a transport may answer within write().
-        confirms = self._confirms
-        if confirms.enabled:
-            deferred = confirms.expect(exchange, routing_key, body, mandatory)
-        else:
-            deferred = succeeded()
-        if due:
-            self._channel.flush()
-        return deferred
-
-    def _refused(self) -> defer.Deferred[Any]:
-        """A Deferred that has failed because the channel can't be used."""
-        gone = self._closed or self._channel.gone
-        if gone is not None:
-            return defer.fail(fresh_exception(gone))
-        return defer.execute(self._channel.flush)  # which raises: it is closing
-
-    def confirm_delivery(self) -> defer.Deferred[frame.Method[spec.Confirm.SelectOk]]:
-        """Turn on publisher confirms: from now on `basic_publish()` waits for the broker's answer.
-
-        May be called again, at any time.
-
-        :returns: a Deferred that fires with the frame of Confirm.SelectOk
-        """
-        if self._closed:
-            return defer.fail(fresh_exception(self._closed))
-        if self._select_answer is not None:
-            return defer.succeed(self._select_answer[0])
-        waiter: defer.Deferred[Any] = defer.Deferred()
-        self._select_waiters.append(waiter)
-        if len(self._select_waiters) == 1:
-            self._watch_returns()
-            options: dict[str, Any] = {"ack_nack_callback": self._on_delivery_confirmation}
-            if isinstance(self._channel, Channel):
-                options["on_sent"] = self._on_select_sent
-                self._channel.unconfirmed = lambda: self._confirms.outstanding
-                self._confirms.awaited = self._channel.connection.gate.resume
-            self._call("confirm_delivery", self._on_select_ok, **options).addBoth(self._selected)
-        return waiter
-
-    def _on_select_sent(self) -> None:
-        """Confirm.Select was written: the next publish is the first that the broker numbers."""
-        self._confirms.select_sent()
-        self._channel.encoder.expect = self._confirms.expect
-        self._channel.collect_confirms(self._confirms.arrived, self._confirms.wake)
-
-    def _selected(self, result: Any) -> None:
-        """Tell everybody who called `confirm_delivery()` how it went."""
-        waiters, self._select_waiters = self._select_waiters, []
-        for waiter in waiters:
-            if waiter.called:
-                continue
-            if isinstance(result, Failure):
-                waiter.errback(fresh_exception(result))
-            else:
-                waiter.callback(result)
-
-    def _on_select_ok(self, method_frame: frame.Method[Any]) -> frame.Method[Any]:
-        self._confirms.select_ok()
-        self._select_answer = (method_frame,)
-        return method_frame
-
-    def _on_delivery_confirmation(self, method_frame: frame.Method[Any]) -> None:
-        self._confirms.confirm(method_frame.method)
-
-    @property
-    def _deliveries(self) -> dict[int, defer.Deferred[Any]]:
-        """Publish number -> Deferred, for every publish that is not yet confirmed."""
-        return self._confirms.deliveries
 
     # Consuming
 
@@ -545,78 +407,6 @@ class TwistedChannel(Topology, Settling):
             self._ledger.void()
         return method_frame
 
-    # Getting
-
-    def basic_get(
-        self, queue: str, auto_ack: bool = False
-    ) -> defer.Deferred[ReceivedMessage[spec.Basic.GetOk] | None]:
-        """Fetch one message; `queue` may be '' for the queue declared last on this channel.
-
-        :returns: a Deferred that fires with a `ReceivedMessage` (its method is a Basic.GetOk), or
-            with None when the queue is empty. Cancelled, a message that still comes is requeued; an
-            auto_ack one is kept for the next auto_ack `basic_get()` of that queue.
-        :raises DuplicateGetOkCallback: another `basic_get()` of this channel is waiting
-        """
-        if self._basic_get_deferred is not None:
-            raise pika_exceptions.DuplicateGetOkCallback()
-        if self._closed:
-            return defer.fail(fresh_exception(self._closed))
-        try:
-            check_auto_ack("basic_get", auto_ack)
-            validators.require_string(queue, "queue")
-        except TypeError:
-            return defer.fail()
-        name = queue or self._last_declared
-        if auto_ack and self._kept.get(name):
-            return defer.succeed(self._kept[name].popleft())
-        get = _Get(name, auto_ack)
-
-        kind = AutoAcknowledged if auto_ack else ReceivedMessage
-
-        def got(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            self._gets.remove(get)
-            if self._ledger is not None:
-                note = self._ledger.skip if auto_ack else self._ledger.note
-                note(method.delivery_tag)
-            self._on_got(get, kind(self, method, properties, body))
-
-        def abandon(_: Any) -> None:
-            self._leave_get(get)
-
-        # Registered before it is written: a transport may answer within write().
-        self._gets.append(get)
-        deferred: defer.Deferred[Any] = defer.Deferred(abandon)
-        get.deferred = self._basic_get_deferred = deferred
-        try:
-            self._channel.basic_get(queue=queue, auto_ack=auto_ack, callback=got)
-        except Exception:
-            self._gets.remove(get)
-            self._leave_get(get)
-            return defer.fail()
-        self._has_received = True
-        return deferred
-
-    def _leave_get(self, get: _Get) -> defer.Deferred[Any] | None:
-        """Free the slot of a get that is answered or cancelled; its Deferred if it still waits."""
-        deferred, get.deferred = get.deferred, None
-        if deferred is not None:
-            self._basic_get_deferred = None
-        return deferred
-
-    def _on_got(self, get: _Get, message: ReceivedMessage[Any]) -> None:
-        deferred = self._leave_get(get)
-        if deferred is not None:
-            deferred.callback(message)
-        elif get.auto_ack:
-            self._kept.setdefault(get.queue, deque()).append(message)
-        else:
-            self._requeue(message.method.delivery_tag)
-
-    def _on_getempty(self, _method_frame: Any) -> None:
-        deferred = self._leave_get(self._gets.popleft()) if self._gets else None
-        if deferred is not None:
-            deferred.callback(None)
-
     # The end
 
     def open(self) -> None:
@@ -645,13 +435,8 @@ class TwistedChannel(Topology, Settling):
         observers, self._observers = self._observers, OrderedSet()
         consumers, self._consumers = self._consumers, {}
         details, self._details = self._details, {}
-        get, self._basic_get_deferred = self._basic_get_deferred, None
         self._queue_name_to_consumer_tags = TagIndex()
-        self._gets.clear()
-        kept = sum(map(len, self._kept.values()))
-        if kept:
-            LOGGER.warning("%d auto_ack messages of cancelled basic_get() calls are lost", kept)
-        for deferred in (*calls, *([get] if get is not None else ()), *observers):
+        for deferred in (*calls, *self._give_up_gets(), *observers):
             if not deferred.called:
                 deferred.errback(fresh_exception(reason))
         self._confirms.fail_all(reason)
