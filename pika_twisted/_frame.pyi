@@ -1,6 +1,6 @@
 """What ``_frame.pyx`` and its twin ``_frame_py.py`` promise."""
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, SupportsIndex, final, overload
 
 from pika import frame, spec
@@ -239,7 +239,7 @@ class ReadLoop:
 
     A subclass gives it what it calls: ``process(value)`` with each value of ``next_frame()``,
     ``end(error)`` with an exception, ``flush()`` to write where ledgers hold acks back, and
-    ``settle()`` after a read while there is anything in ``full``. The decoder's tokens are called,
+    ``settle()`` after a read while ``asks_for_settle`` is true. The decoder's tokens are called,
     too.
 
     ``octets`` have come, ``frames_processed`` were handed to ``process()``; once it is ``deaf``
@@ -253,7 +253,7 @@ class ReadLoop:
     process: Any
     flush: Any
     settle: Any
-    def __init__(self, buffer: OutputBuffer, full: Sized) -> None: ...
+    def __init__(self, buffer: OutputBuffer, asks_for_settle: object) -> None: ...
     end: Any
     def receive(self, data: bytes) -> None:
         """Take what the transport read, cut anywhere, and decode all of it. Raises nothing."""

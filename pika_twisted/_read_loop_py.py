@@ -14,14 +14,14 @@ class ReadLoop:
     flush: Any
     settle: Any
 
-    def __init__(self, buffer: Any, full: Any) -> None:
+    def __init__(self, buffer: Any, asks_for_settle: Any) -> None:
         self.decoder: Any = None
         self.octets = 0
         self.frames_processed = 0
         self.deaf = False
         self._draining = False
         self._buffer = buffer
-        self._full = full
+        self._asks_for_settle = asks_for_settle
 
     def receive(self, data: bytes) -> None:
         decoder, buffer = self.decoder, self._buffer
@@ -44,7 +44,7 @@ class ReadLoop:
                 self.flush()
             else:
                 buffer.write_out()
-            if self._full:
+            if self._asks_for_settle:
                 self.settle()
 
     def _drain(self, decoder: Any) -> None:

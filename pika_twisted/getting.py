@@ -72,7 +72,6 @@ class Getting:
         if auto_ack and self._kept.get(name):
             return defer.succeed(self._kept[name].popleft())
         get = _Get(name, auto_ack)
-
         kind: Any = AutoAcknowledged if auto_ack else ReceivedMessage
 
         def got(_channel: Any, method: Any, properties: Any, body: bytes) -> None:

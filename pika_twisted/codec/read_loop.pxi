@@ -12,11 +12,11 @@ cdef class ReadLoop:
     cdef public bint deaf
     cdef bint draining
     cdef OutputBuffer buffer
-    cdef object full
+    cdef object asks_for_settle
 
-    def __init__(self, OutputBuffer buffer not None, full):
+    def __init__(self, OutputBuffer buffer not None, asks_for_settle):
         self.buffer = buffer
-        self.full = full
+        self.asks_for_settle = asks_for_settle
 
     def receive(self, data):
         """Take what the transport read, cut anywhere, and decode all of it. Raises nothing.
@@ -48,7 +48,7 @@ cdef class ReadLoop:
                 self.flush()
             else:
                 buffer.write_out()
-            if self.full:
+            if self.asks_for_settle:
                 self.settle()
 
     cdef int drain(self, FrameDecoder decoder) except -1:
