@@ -35,7 +35,6 @@ FAST = (*TWISTED, "rabbitmq-c")
 PREFETCH = 250
 PREFETCH_TOGETHER = 1_000
 READ_INTERVAL = 0.001
-PACED = f"read_interval {READ_INTERVAL * 1e3:g} ms"
 
 
 def rows(options: Namespace) -> list[Row]:
@@ -65,7 +64,7 @@ def paced(row: Row) -> Row:
     return replace(
         row,
         key=f"{row.key}/paced",
-        title=f"{row.title}, {PACED}",
+        title=f"{row.title}, read_interval {READ_INTERVAL * 1e3:g} ms",
         specs=specs,
         pika_row=row.key,
     )
