@@ -17,6 +17,10 @@ LOW_MARKS = WaterMarks(high_messages=50, low_messages=10)
 BACKLOG = 5_000
 LARGE_BACKLOG = 20_000  # of messages of 1 KB: more than the kernel's buffers hold
 HANDLED = 60
+EITHER_PATH = {
+    "direct-tcp": {**PATHS["direct"], **WIRES["tcp"]},
+    "through_pika-tls": {**PATHS["through_pika"], **WIRES["tls"]},
+}
 
 
 class Watched:
@@ -54,10 +58,7 @@ class Watched:
     own_node=True,
     interface="ours",
     timeout=60,
-    variants={
-        "direct-tcp": {**PATHS["direct"], **WIRES["tcp"]},
-        "through_pika-tls": {**PATHS["through_pika"], **WIRES["tls"]},
-    },
+    variants=EITHER_PATH,
 )
 async def handlers_call_on_the_connection_they_consume_from(
     env: Env, direct: bool, tls: Any
@@ -155,10 +156,7 @@ async def service_consumers_have_water_marks(env: Env) -> None:
     own_node=True,
     interface="ours",
     timeout=60,
-    variants={
-        "direct-tcp": {**PATHS["direct"], **WIRES["tcp"]},
-        "through_pika-tls": {**PATHS["through_pika"], **WIRES["tls"]},
-    },
+    variants=EITHER_PATH,
 )
 async def a_read_interval_makes_reads_fewer(env: Env, direct: bool, tls: Any) -> None:
     """Every message comes, in order, in reads that bring many; a call doesn't wait for a rest."""

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pika
@@ -33,6 +33,10 @@ class Adapter:
             raise AttributeError(name)
         module = self.private_module_name if name.startswith("_") else self.module_name
         return getattr(importlib.import_module(module), name)
+
+    def with_options(self, **options: Any) -> Adapter:
+        """The same with these options of the connection, too."""
+        return replace(self, options={**self.options, **options})
 
     def connection(self, parameters: Any = None, reactor: Any = None) -> Any:
         return self.TwistedProtocolConnection(parameters, reactor, **self.options)

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.outcome import TwistedLog
 from tests.support.service import World
-from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
+from tests.support.session import OURS, OURS_THROUGH_PIKA, Adapter, Session
 
 # The full size of what is sampled in an ordinary run.
 EXHAUSTIVE = os.environ.get("PIKA_TWISTED_EXHAUSTIVE") == "1"
@@ -88,9 +88,16 @@ def twisted_log() -> Iterator[TwistedLog]:
 
 
 @pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=["direct", "through_pika"])
-def session(request: pytest.FixtureRequest, twisted_log: TwistedLog) -> Iterator[Session]:
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    """Ours, in both ways of delivery."""
+    chosen: Adapter = request.param
+    return chosen
+
+
+@pytest.fixture
+def session(adapter: Adapter, twisted_log: TwistedLog) -> Iterator[Session]:
     """A connection with its peer, in both ways of delivery; it leaves nothing behind."""
-    session = Session(request.param)
+    session = Session(adapter)
     yield session
     session.finish()
 

@@ -37,13 +37,8 @@ class InMemory:
         self.session = Session(adapter)
 
     async def connect(self, **options: Any) -> Any:
-        adapter = self.session.adapter
-
-        def factory(parameters: Any, reactor: Any) -> Any:
-            merged = {**adapter.options, **options}
-            return adapter.TwistedProtocolConnection(parameters, reactor, **merged)
-
-        protocol = self.session.connect(factory=factory)
+        adapter = self.session.adapter.with_options(**options)
+        protocol = self.session.connect(factory=adapter.connection)
         self.peer = self.session.peer
         return protocol
 

@@ -18,12 +18,7 @@ from tests.support.session import Session
 
 def limited(session: Session, **limits: Any) -> Any:
     """What makes a connection with these limits."""
-
-    def factory(parameters: Any, reactor: Any) -> Any:
-        options = {**session.adapter.options, **limits}
-        return TwistedProtocolConnection(parameters, reactor, **options)
-
-    return factory
+    return session.adapter.with_options(**limits).connection
 
 
 def test_the_defaults() -> None:

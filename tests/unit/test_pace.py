@@ -3,58 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from pika import spec
 
-from pika_twisted import WaterMarks
 from tests.support.outcome import TwistedLog, watch
-from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
-from tests.unit.test_every_deferred import Call, late_answer
-from tests.unit.test_water_marks import MARKS, QUESTIONS, is_paused
+from tests.support.session import Session
+from tests.unit.test_every_deferred import Call
+from tests.unit.test_water_marks import MARKS, QUESTIONS, asked_amid_a_pause, flooded, is_paused
 
 INTERVAL = 0.25
-
-
-def paced(adapter: Any, marks: WaterMarks | None = None) -> Any:
-    return replace(
-        adapter,
-        options={**adapter.options, "read_interval": INTERVAL, "water_marks": marks},
-    )
-
-
-@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=["direct", "through_pika"])
-def adapter(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @pytest.fixture(params=[None, MARKS], ids=["no_marks", "marks"])
 def session(adapter: Any, request: pytest.FixtureRequest) -> Iterator[Session]:
     with TwistedLog() as log:
-        session = Session(paced(adapter, request.param))
+        session = Session(adapter.with_options(read_interval=INTERVAL, water_marks=request.param))
         yield session
         session.finish()
         log.assert_empty()
 
 
-def consuming(session: Session) -> tuple[Any, Any]:
-    channel = session.channel()
-    return session.consumer(channel, "ct", auto_ack=True), channel
-
-
 def resting(session: Session) -> tuple[Any, Any]:
-    queue, channel = consuming(session)
-    session.peer.deliver(channel, "ct", b"x")
+    queue, channel = flooded(session, 1)
     assert is_paused(session)
     return queue, channel
 
 
 def test_it_rests_after_messages_for_the_interval(session: Session) -> None:
-    queue, channel = consuming(session)
+    queue, channel = flooded(session, 0)
     waiting = watch(queue.get())
-    session.peer.deliver(channel, "ct", b"x")
+    session.peer.deliver(channel, "flood", b"x")
     assert waiting.result().body == b"x", "what was read is handed out before the rest"
     assert is_paused(session)
     session.clock.advance(INTERVAL * 0.9)
@@ -62,15 +42,15 @@ def test_it_rests_after_messages_for_the_interval(session: Session) -> None:
     session.clock.advance(INTERVAL * 0.1)
     assert not is_paused(session)
     assert not session.clock.getDelayedCalls()
-    session.peer.deliver(channel, "ct", b"x")
+    session.peer.deliver(channel, "flood", b"x")
     assert is_paused(session)
     assert session.protocol.stats().paused_seconds == 0, "no queue was full"
 
 
 def test_it_does_not_rest_after_anything_else(session: Session) -> None:
-    _, channel = consuming(session)
+    _, channel = flooded(session, 0)
     session.peer.send(0, spec.Connection.Blocked("disk"))
-    session.peer.send(channel, spec.Basic.Cancel("ct", nowait=True))
+    session.peer.send(channel, spec.Basic.Cancel("flood", nowait=True))
     declaring = watch(channel.queue_declare("q"))
     session.peer.send(channel, spec.Queue.DeclareOk("q", 0, 0))
     declaring.result()
@@ -80,18 +60,7 @@ def test_it_does_not_rest_after_anything_else(session: Session) -> None:
 
 @pytest.mark.parametrize("call", QUESTIONS, ids=[call.name for call in QUESTIONS])
 def test_whoever_waits_for_the_broker_ends_the_rest(session: Session, call: Call) -> None:
-    channel = session.channel()
-    if call.prepare is not None:
-        call.prepare(session, channel)
-    queue, flood = resting(session)
-    outcome = watch(call.start(session, channel), call.name)
-    assert not is_paused(session), "the call is made: its answer has to be read"
-    session.turn()
-    session.peer.deliver(flood, "ct", b"more", first=2)
-    assert not is_paused(session), "the answer has not come yet"
-    assert outcome.pending
-    late_answer(session, call, channel)
-    outcome.result()
+    queue = asked_amid_a_pause(session, call, 1)
     assert len(queue.pending) == 2
 
 
@@ -102,14 +71,14 @@ def test_it_rests_again_when_the_answer_has_come(session: Session) -> None:
     session.peer.send(channel, spec.Queue.DeclareOk("q", 0, 0))
     declaring.result()
     assert not is_paused(session), "that read brought no message"
-    session.peer.deliver(channel, "ct", b"x", first=2)
+    session.peer.deliver(channel, "flood", b"x", first=2)
     assert is_paused(session)
 
 
 @pytest.mark.parametrize("session", [MARKS], indirect=True)
 def test_a_full_queue_holds_longer_than_the_rest(session: Session) -> None:
     queue, channel = resting(session)
-    session.peer.deliver(channel, "ct", *[b"x"] * 4, first=2)  # what was on its way
+    session.peer.deliver(channel, "flood", *[b"x"] * 4, first=2)  # what was on its way
     session.clock.advance(INTERVAL)
     assert is_paused(session), "the rest is over, the queue is full"
     queue.drain()
@@ -119,11 +88,11 @@ def test_a_full_queue_holds_longer_than_the_rest(session: Session) -> None:
 @pytest.mark.parametrize("session", [MARKS], indirect=True)
 def test_a_queue_emptied_amid_the_rest(session: Session) -> None:
     queue, channel = resting(session)
-    session.peer.deliver(channel, "ct", *[b"x"] * 4, first=2)
+    session.peer.deliver(channel, "flood", *[b"x"] * 4, first=2)
     queue.drain()
     assert not is_paused(session), "whoever took the messages wants more"
     assert not session.clock.getDelayedCalls()
-    session.peer.deliver(channel, "ct", b"x", first=6)
+    session.peer.deliver(channel, "flood", b"x", first=6)
     assert is_paused(session)
     session.clock.advance(INTERVAL)
     assert not is_paused(session)
@@ -135,7 +104,7 @@ def test_a_transport_that_is_closed_is_read_to_its_end(session: Session) -> None
     session.protocol.transport.loseConnection()
     assert not is_paused(session)
     assert not session.clock.getDelayedCalls()
-    session.peer.deliver(channel, "ct", b"x", first=2)
+    session.peer.deliver(channel, "flood", b"x", first=2)
     assert not is_paused(session)
     assert len(queue.pending) == 2
 
@@ -158,8 +127,8 @@ def test_a_lost_connection_leaves_no_timer(session: Session) -> None:
 
 def test_without_it_nothing_rests(adapter: Any) -> None:
     session = Session(adapter)
-    _, channel = consuming(session)
-    session.peer.deliver(channel, "ct", *[b"x"] * 10)
+    _, channel = flooded(session, 0)
+    session.peer.deliver(channel, "flood", *[b"x"] * 10)
     assert not is_paused(session)
     assert not session.clock.getDelayedCalls()
     session.finish()
@@ -167,8 +136,8 @@ def test_without_it_nothing_rests(adapter: Any) -> None:
 
 def test_messages_are_counted_on_either_way(adapter: Any) -> None:
     session = Session(adapter)
-    queue, channel = consuming(session)
-    session.peer.deliver(channel, "ct", b"1", b"2", b"3")
+    queue, channel = flooded(session, 0)
+    session.peer.deliver(channel, "flood", b"1", b"2", b"3")
     fetching = watch(channel.basic_get("q"))
     session.peer.get_ok(channel, b"4")
     fetching.result()

@@ -139,11 +139,8 @@ def test_an_error_of_pika_s_ends_a_connection_as_a_violation() -> None:
 
 
 def test_time_without_limit(session: Session) -> None:
-    def unlimited(parameters: Any, reactor: Any) -> Any:
-        limits = {**session.adapter.options, "handshake_timeout": None}
-        return pika_twisted.TwistedProtocolConnection(parameters, reactor, **limits)
-
-    protocol = session.connect(factory=unlimited)
+    unlimited = session.adapter.with_options(handshake_timeout=None)
+    protocol = session.connect(factory=unlimited.connection)
     ready = watch(protocol.ready)
     assert not session.clock.getDelayedCalls()
     session.turn(60)

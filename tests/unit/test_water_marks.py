@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from pika import spec
 
 from pika_twisted import ConnectionStats, Publisher, WaterMarks, consumer
 from tests.support.outcome import TwistedLog, watch
-from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
+from tests.support.session import OURS, Session
 from tests.unit.test_every_deferred import CALLS, Call, late_answer
 
 MARKS = WaterMarks(high_messages=4, low_messages=2, high_bytes=1000, low_bytes=500)
@@ -44,19 +43,10 @@ def _publisher(session: Session, channel: Any) -> None:
     session.publisher = Publisher(channel, reactor=session.clock)  # type: ignore[attr-defined]
 
 
-def with_marks(adapter: Any, marks: WaterMarks | None) -> Any:
-    return replace(adapter, options={**adapter.options, "water_marks": marks})
-
-
-@pytest.fixture(params=[OURS, OURS_THROUGH_PIKA], ids=["direct", "through_pika"])
-def adapter(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 @pytest.fixture
 def session(adapter: Any) -> Iterator[Session]:
     with TwistedLog() as log:
-        session = Session(with_marks(adapter, MARKS))
+        session = Session(adapter.with_options(water_marks=MARKS))
         yield session
         session.finish()
         log.assert_empty()
@@ -76,10 +66,17 @@ def is_paused(session: Session) -> bool:
 
 @pytest.mark.parametrize("call", QUESTIONS, ids=[call.name for call in QUESTIONS])
 def test_reading_goes_on_while_anybody_waits_for_the_broker(session: Session, call: Call) -> None:
+    queue = asked_amid_a_pause(session, call, 5)
+    assert is_paused(session), "nobody waits any more, and the queue is full"
+    assert len(queue.pending) == 6
+
+
+def asked_amid_a_pause(session: Session, call: Call, messages: int) -> Any:
+    """Make a call while nothing is read after so many messages; returns their queue."""
     channel = session.channel()
     if call.prepare is not None:
         call.prepare(session, channel)
-    queue, flood = flooded(session)
+    queue, flood = flooded(session, messages)
     assert is_paused(session)
 
     outcome = watch(call.start(session, channel), call.name)
@@ -91,8 +88,7 @@ def test_reading_goes_on_while_anybody_waits_for_the_broker(session: Session, ca
 
     late_answer(session, call, channel)
     outcome.result()
-    assert is_paused(session), "nobody waits any more, and the queue is full"
-    assert len(queue.pending) == 6
+    return queue
 
 
 def test_closing_the_connection_reads_on(session: Session) -> None:
@@ -224,7 +220,7 @@ def test_a_large_backlog_is_warned_of_once(
 ) -> None:
     assert consumer.LARGE_BACKLOG == 100_000
     monkeypatch.setattr(consumer, "LARGE_BACKLOG", 10)
-    session = Session(with_marks(adapter, marks))
+    session = Session(adapter.with_options(water_marks=marks))
     with caplog.at_level(logging.WARNING, "pika_twisted"):
         queue, channel = flooded(session, 10)
         assert not caplog.records
@@ -250,4 +246,4 @@ def test_a_large_backlog_is_warned_of_once(
 )
 def test_marks_that_make_no_sense(marks: WaterMarks, named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        with_marks(OURS, marks).connection()
+        OURS.with_options(water_marks=marks).connection()
