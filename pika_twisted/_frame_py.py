@@ -61,6 +61,7 @@ _FRAME_HEADER = struct.Struct(">BHI")
 _METHOD_ID = struct.Struct(">I")
 _CONTENT_HEADER = struct.Struct(">HHQ")  # class, weight (unused), body size
 _PROTOCOL_HEADER_SIZE = 8
+_BLOCK = 64 * 1024
 
 _FRAME_TYPES = (spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY, spec.FRAME_HEARTBEAT)
 _CONTENT_METHODS = (spec.Basic.Deliver, spec.Basic.GetOk, spec.Basic.Return, spec.Basic.Publish)
@@ -106,8 +107,20 @@ class _Content:
         self.subscription = subscription
         self.properties: BasicProperties | None = None
         self.missing: int | None = None  # body octets; None until the header has come
-        self.body = bytearray()
+        self.blocks: list[bytes | bytearray] = []  # the body so far
         self.swallowed = False  # oversized: the body is read over
+
+    def add(self, payload: bytes) -> None:
+        """Keep a part of the body; small ones together, as each alone takes 40 octets more.
+
+        Not all in one bytearray: malloc may copy it as it grows, and 16 MiB then took 32.
+        """
+        if len(payload) >= _BLOCK:
+            self.blocks.append(payload)
+            return
+        if not self.blocks or len(self.blocks[-1]) >= _BLOCK:
+            self.blocks.append(bytearray())
+        self.blocks[-1] += payload
 
 
 class FrameDecoder:
@@ -344,7 +357,7 @@ class FrameDecoder:
         content.missing -= len(payload)
         direct = content.subscription is not None
         if direct and not content.swallowed:
-            content.body += payload
+            content.add(payload)
         self._finish_if_complete(channel_number, content)
         return None if direct or content.swallowed else frame.Body(channel_number, payload)
 
@@ -359,7 +372,7 @@ class FrameDecoder:
             subscription.channel,
             content.method,
             content.properties,
-            bytes(content.body),
+            b"".join(content.blocks),
         )
         # Not through message_class(...): as the compiled twin, which fills the tuple directly.
         self._deliver(subscription, tuple.__new__(self._message_class, fields))
