@@ -1,24 +1,21 @@
 """pika's connection state machine, fed by the compiled decoder and written through one buffer.
 
-This module and `channel_state` are the only ones that touch pika's private names. What is
-overridden here exists in pika 1.3.2, in 1.4.x and on its main branch; pika's own frame buffer is
-never used.
+This module, `closing`, `timers` and `channel_state` are the only ones that touch pika's private
+names. What is overridden here exists in pika 1.3.2, in 1.4.x and on its main branch; pika's own
+frame buffer is never used.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika.channel
 import pika.connection
 from pika import exceptions as pika_exceptions
 from pika import frame, spec
-from pika.adapters.utils import nbio_interface
 from twisted.internet import error as twisted_error
 from twisted.python.failure import Failure
 
@@ -26,8 +23,8 @@ from . import _codec, liveness
 from ._guard import guarded
 from ._layers import abort
 from .channel_state import Channel, encode_method
-from .endings import final_reason
-from .exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
+from .closing import ClosingConnection
+from .exceptions import DecodeError
 from .inbound import Inbound
 from .outbound import Outbound
 from .pace import PacedGate
@@ -35,55 +32,15 @@ from .queue import ReceivedMessage
 from .stats import PastChannels
 from .water import ReadGate, WaterMarks
 
-if TYPE_CHECKING:
-    # pika's stubs have none of the private names that this module is about.
-    from typing import Any as PikaConnection
-else:
-    from pika.connection import Connection as PikaConnection
-
-LOGGER = logging.getLogger("pika_twisted")
-
-#: Seconds that an orderly close of the transport may take before it is aborted. By then the peer
-#: has answered everything, so only a dead one, or a TLS peer that owes its close_notify, is cut.
-LINGER = 0.5
-
-#: Reasons that mean a silent or stuck peer: waiting for it to take our data would wait for TCP's
-#: own timers, about 15 minutes.
-_ABORTING = (
-    pika_exceptions.AMQPHeartbeatTimeout,
-    pika_exceptions.ConnectionBlockedTimeout,
-    HandshakeTimeout,
-)
-
-
 #: What settles publishes of a channel in confirm mode.
 _CONFIRMS = (spec.Basic.Ack, spec.Basic.Nack)
 
 
-class _TimerHandle(nbio_interface.AbstractTimerReference):
-    """pika's face of a Twisted delayed call."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    def cancel(self) -> None:
-        """Cancel the call unless it has run or was cancelled."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            try:
-                handle.cancel()
-            except (twisted_error.AlreadyCalled, twisted_error.AlreadyCancelled):
-                pass
-
-
-class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
+class _TwistedConnectionAdapter(ClosingConnection):
     """pika's connection over a Twisted transport that somebody else connects.
 
-    `data_received()` never raises. A refusal by either side ends in one `Reason`, the first that is
-    known, kept in `close_reason`.
+    `data_received()` never raises.
     """
-
-    _error: Any
 
     def __init__(
         self,
@@ -114,9 +71,8 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
         }
         self._handshake_timeout = handshake_timeout
         self._close_timeout = close_timeout
-        self._reactor: Any = custom_reactor
-        self._transport: Any = None
-        self._guard_timer: _TimerHandle | None = None
+        self._reactor = custom_reactor
+        self._transport = None
         # The callbacks of secrets under way. pika would call all of them at the first answer.
         self._secrets: deque[Callable[..., Any] | None] = deque()
         self.past = PastChannels()
@@ -182,6 +138,28 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
                 self._error = why
             why = None
         self._on_stream_terminated(why)
+
+    # The handshake
+
+    def _on_connection_tune(self, method_frame: frame.Method[Any]) -> None:
+        offered = method_frame.method.frame_max
+        if 0 < offered < spec.FRAME_MIN_SIZE:
+            raise DecodeError(
+                spec.FRAME_ERROR, f"frame_max {offered} is below {spec.FRAME_MIN_SIZE}"
+            )
+        super()._on_connection_tune(method_frame)
+        self.inbound.decoder.frame_max = self.outbound.buffer.frame_max = self.params.frame_max
+
+    def _on_connection_open_ok(self, method_frame: frame.Method[Any]) -> None:
+        self._cancel_guard()
+        super()._on_connection_open_ok(method_frame)
+
+    def _create_heartbeat_checker(self) -> liveness.HeartbeatChecker | None:
+        heartbeat = self.params.heartbeat
+        return liveness.HeartbeatChecker(self, heartbeat) if heartbeat else None
+
+    def _adapter_connect_stream(self) -> None:
+        raise pika_exceptions.AMQPConnectionError("Twisted connects the transport, not pika")
 
     # Inbound
 
@@ -406,168 +384,3 @@ class _TwistedConnectionAdapter(PikaConnection):  # type: ignore[misc]
     def add_on_connection_unblocked_callback(self, callback: Callable[..., Any]) -> None:
         """See pika.connection.Connection.add_on_connection_unblocked_callback."""
         super().add_on_connection_unblocked_callback(guarded(callback, "unblocked callback"))
-
-    # The end
-
-    def close(self, reply_code: int = 200, reply_text: str = "Normal shutdown") -> None:
-        """Close the connection as AMQP asks; a second call changes nothing.
-
-        The peer has `close_timeout` seconds to answer, then the transport is aborted.
-        """
-        if self.is_closed or self.is_closing or self.inbound.deaf:  # deaf: it ends already
-            return
-        # The codes that can't be sent fail here, before anything else is closed.
-        encode_method(0, spec.Connection.Close(reply_code, reply_text, 0, 0))
-        if not self._opened:
-            super().close(reply_code, reply_text)
-            if self._transport is None:
-                self._on_stream_terminated(None)
-            return
-        self._guard(self._close_timeout, self._on_close_timeout)
-        self.flush()  # as channels do before they close; where the transport ends, none is left
-        for channel in list(self._channels.values()):
-            if not (channel.is_closing or channel.is_closed):
-                channel.close(reply_code, reply_text)
-        if self.is_closed or self.is_closing:  # the transport has ended, or called somebody, within
-            return
-        self._set_connection_state(self.CONNECTION_CLOSING)
-        self._error = reason(
-            pika_exceptions.ConnectionClosedByClient, reply_code, reply_text, orderly=True
-        )
-        if not self._channels:  # else the last one's end does it
-            self._on_close_ready()
-
-    def abort(self, why: Exception) -> None:
-        """Drop the transport at once, for the reason given."""
-        if self._error is None:
-            self._error = why
-        self._remove_heartbeat()
-        self.inbound.deaf = True
-        if self._transport is not None:
-            abort(self._transport)
-        elif self.close_reason is None:
-            self._on_stream_terminated(None)
-
-    def _refuse(self, refusal: DecodeError, cause: BaseException | None = None) -> None:
-        """End the connection for what the peer did: Connection.Close and its code, then the end."""
-        LOGGER.error("Closing the connection: %s", refusal)
-        if self.inbound.deaf or self.is_closed:
-            return
-        close = spec.Connection.Close(refusal.reply_code, refusal.reply_text[:255], 0, 0)
-        why = reason(
-            ProtocolViolation,
-            refusal.reply_code,
-            refusal.reply_text,
-            orderly=False,
-            cause=cause or refusal,
-        )
-        self._end_after(close, why)
-
-    def _on_connection_close_from_broker(self, method_frame: frame.Method[Any]) -> None:
-        method = method_frame.method
-        why = reason(
-            pika_exceptions.ConnectionClosedByBroker,
-            method.reply_code,
-            method.reply_text,
-            orderly=True,
-        )
-        self._end_after(spec.Connection.CloseOk(), why)
-
-    def _end_after(self, last: Any, why: Exception) -> None:
-        """Send a last method, and end the transport; which may end by itself within write()."""
-        if self._error is None:
-            self._error = why
-        self._send_method(0, last)
-        self._terminate_stream(why)
-
-    def _on_connection_tune(self, method_frame: frame.Method[Any]) -> None:
-        offered = method_frame.method.frame_max
-        if 0 < offered < spec.FRAME_MIN_SIZE:
-            raise DecodeError(
-                spec.FRAME_ERROR, f"frame_max {offered} is below {spec.FRAME_MIN_SIZE}"
-            )
-        super()._on_connection_tune(method_frame)
-        self.inbound.decoder.frame_max = self.outbound.buffer.frame_max = self.params.frame_max
-
-    def _on_connection_open_ok(self, method_frame: frame.Method[Any]) -> None:
-        self._cancel_guard()
-        super()._on_connection_open_ok(method_frame)
-
-    def _terminate_stream(self, error: Exception | None) -> None:
-        """pika's way to end the transport; the first reason is the one that stays."""
-        if self._error is None:
-            self._error = error
-        self._remove_heartbeat()
-        self.inbound.deaf = True
-        if isinstance(error, _ABORTING):
-            self.abort(error)
-        else:
-            self._adapter_disconnect_stream()
-
-    def _on_stream_terminated(self, error: Exception | None) -> None:
-        self.inbound.deaf = True
-        self._cancel_guard()
-        why = self._error if self._error is not None else error
-        self._error = self.close_reason = final_reason(why, self._opened, self.connection_state)
-        for channel in list(self._channels.values()):
-            channel.lose(self._error)
-        # pika would guess from the state why a handshake failed, without the code and the text.
-        self._set_connection_state(self.CONNECTION_CLOSED)
-        super()._on_stream_terminated(None)
-        self.past, self.is_blocked = PastChannels(), False
-
-    def _adapter_disconnect_stream(self) -> None:
-        self.flush()
-        self.inbound.deaf = True
-        if self._transport is not None:
-            self._guard(LINGER, partial(abort, self._transport))
-            self._transport.loseConnection()
-
-    # Timers
-
-    def _guard(self, delay: float, expire: Callable[[], Any]) -> None:
-        """Arm the connection's one guard timer: handshake, then close, then linger."""
-        self._cancel_guard()
-        self._guard_timer = self._adapter_call_later(delay, expire)
-
-    def _cancel_guard(self) -> None:
-        timer, self._guard_timer = self._guard_timer, None
-        if timer is not None:
-            timer.cancel()
-
-    def _on_handshake_timeout(self) -> None:
-        text = f"the AMQP handshake took longer than handshake_timeout={self._handshake_timeout} s"
-        self._terminate_stream(reason(HandshakeTimeout, 0, text, orderly=False))
-
-    def _on_close_timeout(self) -> None:
-        LOGGER.warning("No Connection.CloseOk within %s s; aborting", self._close_timeout)
-        code, text = self._error.args if self._error else (0, "closed")
-        kind = pika_exceptions.ConnectionClosedByClient
-        self._error = reason(kind, code, text, orderly=False)
-        self.abort(self._error)
-
-    def _create_heartbeat_checker(self) -> liveness.HeartbeatChecker | None:
-        heartbeat = self.params.heartbeat
-        return liveness.HeartbeatChecker(self, heartbeat) if heartbeat else None
-
-    def _adapter_call_later(self, delay: float, callback: Callable[..., Any]) -> _TimerHandle:
-        return _TimerHandle(self._get_reactor().callLater(delay, callback))
-
-    def _adapter_remove_timeout(self, timeout_id: _TimerHandle) -> None:
-        timeout_id.cancel()
-
-    def _adapter_add_callback_threadsafe(self, callback: Callable[..., Any]) -> None:
-        self._get_reactor().callFromThread(callback)
-
-    def _adapter_connect_stream(self) -> None:
-        raise pika_exceptions.AMQPConnectionError("Twisted connects the transport, not pika")
-
-    def _get_reactor(self) -> Any:
-        """The reactor passed in, else the transport's, else the installed one, imported late."""
-        if self._reactor is None:
-            self._reactor = getattr(self._transport, "reactor", None)
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
-        return self._reactor

@@ -17,11 +17,12 @@ from ._guard import guarded
 from ._reasons import as_exception, fresh_exception
 from ._waiters import Waiters
 from .channel import TwistedChannel
-from .connection import _TimerHandle, _TwistedConnectionAdapter
+from .connection import _TwistedConnectionAdapter
 from .exceptions import Reason, reason
 from .flow import WriteDrain
 from .sockets import tune
 from .stats import ConnectionStats, of_connection
+from .timers import _TimerHandle
 from .water import WaterMarks
 
 __all__ = ["TwistedProtocolConnection", "_TimerHandle", "_TwistedConnectionAdapter"]
