@@ -179,19 +179,41 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
     Beside `get()` there are `async for message in queue` and `get_many()`. Messages that were there
     already when the queue closed are kept: the two hand them out before they end, and `drain()`
     gives them at any time.
-
-    :ivar waiting: the Deferreds that wait for one; equals a list of them
     """
 
-    __slots__ = ("_turns",)  # beside a __dict__: see get_of()
+    # Beside a __dict__, see get_of(). That is left empty for subclasses: CPython 3.13 then finds a
+    # method in 3 instead of 25 ns.
+    __slots__ = ("_deliverable", "_ended", "_size", "_turns")
 
     def __init__(self, size: int | None = None, backlog: int | None = None) -> None:
         self._turns = Turns(Backlog())
-        super().__init__(size, backlog)
-        self.waiting: Any = Waiting(self._turns)
         # See close().
         self._deliverable = True
         self._ended = False
+        super().__init__(size, backlog)
+
+    @property
+    def size(self) -> int | None:
+        """None, or how many messages may wait at a time in a queue that is filled by `put()`."""
+        return self._size
+
+    @size.setter
+    def size(self, most: int | None) -> None:
+        self._size = most
+
+    @property
+    def waiting(self) -> Any:
+        """The Deferreds that wait for a message; equals a list of them. Assigned, it has others."""
+        return Waiting(self._turns)
+
+    @waiting.setter
+    def waiting(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, deferreds: Iterable[defer.Deferred[Any]]
+    ) -> None:
+        others = list(deferreds)
+        self._turns.clear()
+        for deferred in others:
+            self._turns.add(deferred, _ONE)
 
     @property
     def pending(self) -> Any:

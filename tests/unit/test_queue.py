@@ -193,6 +193,34 @@ def test_waiting_can_be_changed_as_a_list(make: Any) -> None:
     assert queue.pending == ["nobody's"]
 
 
+def test_waiting_can_be_assigned(make: Any) -> None:
+    queue, got = make(), []
+    dropped, kept = queue.get(), queue.get()
+    queue.waiting = [kept]
+    kept.addCallback(got.append)
+    queue.put("kept")
+    queue.put("nobody's")
+    assert got == ["kept"] and not dropped.called
+    assert queue.pending == ["nobody's"]
+
+
+def test_the_instance_dict_is_the_subclass_s(make: Any) -> None:
+    """An empty one lets CPython 3.13 find methods faster; attributes may still be added."""
+    queue = make(1)
+    assert not vars(queue)
+    queue.label = "mine"
+    assert vars(queue) == {"label": "mine"}
+
+
+@pytest.mark.parametrize("name", ["size", "backlog"])
+def test_a_limit_may_be_assigned_or_belong_to_a_subclass(module: ModuleType, name: str) -> None:
+    queue = module.ClosableDeferredQueue()
+    setattr(queue, name, 5)
+    assert getattr(queue, name) == 5
+    subclass = type("Limited", (module.ClosableDeferredQueue,), {name: None})
+    assert getattr(subclass(**{name: 7}), name) == 7
+
+
 def test_a_waiter_that_was_fired_takes_no_message(make: Any) -> None:
     queue = make()
     fired, waiting = queue.get(), queue.get()
