@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +41,36 @@ def transport() -> Iterator[Any]:
         server.accept()[0],
     ):
         yield connection_of(end)
+
+
+A_THOUSAND_READS = """
+import resource, socket
+from pika_twisted import sockets
+
+class Transport:
+    bufferSize = 65536
+
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+transport = Transport()
+sockets.tune(transport, 256 * 1024)
+here, there = socket.socketpair()
+before = page_faults()
+for _ in range(1000):
+    there.send(bytes(100))
+    here.recv(transport.bufferSize)
+print(page_faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about its malloc")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="another malloc")
+def test_a_read_needs_no_new_pages() -> None:
+    """In a new process: what others have freed decides how glibc allocates."""
+    command = [sys.executable, "-c", A_THOUSAND_READS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) < 500
 
 
 class Layer:
