@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -114,8 +115,11 @@ class Control:
         if program is None:
             return self.ctl("eval", expression + ".").strip()
         address = f"127.0.0.1:{self.state.distribution_port}"
+        # The node refuses a second caller of one name; by default all have the same.
+        name = f"tests-{uuid.uuid4().hex}"
         output = self.run(
-            [program, "-address", address, "-c", self.state.cookie, "-e"], text=expression + ".\n"
+            [program, "-h", name, "-address", address, "-c", self.state.cookie, "-e"],
+            text=expression + ".\n",
         ).strip()
         matched = re.fullmatch(r"\{ok, (.*)\}", output, re.DOTALL)
         if matched is None:

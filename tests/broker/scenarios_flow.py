@@ -161,7 +161,7 @@ async def service_consumers_have_water_marks(env: Env) -> None:
 async def a_read_interval_makes_reads_fewer(env: Env, direct: bool, tls: Any) -> None:
     """Every message comes, in order, in reads that bring many; a call doesn't wait for a rest."""
     queue = env.name()
-    options = {"read_interval": 0.1, "direct_delivery": direct}
+    options = {"read_interval": 0.5, "direct_delivery": direct}
     connection, channel = await env.open(tls=tls, options=options)
     await channel.queue_declare(queue)
     await fill(env, queue, BACKLOG)
