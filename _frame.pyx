@@ -44,7 +44,7 @@ from decimal import Decimal
 from pika import amqp_object, compat, frame, spec
 from pika.exceptions import ShortStringTooLong
 
-from pika_twisted._errors import DecodeError, UndecodableProperties, UnsupportedField
+from pika_twisted.codec.errors import DecodeError, UndecodableProperties, UnsupportedField
 
 __all__ = [
     "IMPLEMENTATION",

@@ -161,7 +161,7 @@ def property_cases(codec: Any) -> dict[str, tuple[Case, int]]:
 
 def all_cases() -> dict[str, tuple[Case, int]]:
     """Return every case of the codec in use."""
-    from pika_twisted import _codec
+    from pika_twisted.codec import chooser as _codec
 
     return {**decoding_cases(_codec), **property_cases(_codec), **encoding_cases(_codec)}
 

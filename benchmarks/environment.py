@@ -46,7 +46,7 @@ def answer_of(command: list[str]) -> str:
 def implementation() -> str:
     """Return which codec of pika_twisted is in use."""
     try:
-        from pika_twisted import _codec
+        from pika_twisted.codec import chooser as _codec
     except ImportError:
         return "none"
     return str(_codec.IMPLEMENTATION)

@@ -8,27 +8,27 @@ Begin with `connect()`, or with `RecoveringService` where the connection has to 
 
 from __future__ import annotations
 
-from . import _requirements as _requirements  # first: says what is too old
-from .channel import TwistedChannel
-from .connect_errors import (
+from . import _requirements  # first: says what is too old
+from pika_twisted.channel.channel import TwistedChannel
+from pika_twisted.connecting.failures import (
     ConnectFailed,
     ConnectionRefused,
     ConnectionTimedOut,
     HostNotFound,
     TLSFailed,
 )
-from .connecting import connect
-from .handling import Handling, consume
-from .install import install
-from .ledger import AlreadySettled
-from .losses import NotConnected
+from pika_twisted.connecting.connect import connect
+from .handlers import Handling, consume
+from ._install import install
+from pika_twisted.channel.ledger import AlreadySettled
+from ._losses import NotConnected
 from .protocol import TwistedProtocolConnection
 from .publisher import Publisher, PublisherOverflow, PublishTimeout
-from .queue import ClosableDeferredQueue, ReceivedMessage
-from .recovering_channel import RecoveringChannel
-from .service import RecoveringService
+from pika_twisted.channel.queue import ClosableDeferredQueue, ReceivedMessage
+from pika_twisted.recovery.channel import RecoveringChannel
+from pika_twisted.recovery.service import RecoveringService
 from .stats import ConnectionStats, ServiceStats
-from .water import WaterMarks
+from pika_twisted.transport.read_gate import WaterMarks
 
 __version__ = "0.1.0"
 

@@ -6,8 +6,8 @@ from typing import Any, Literal, SupportsIndex, final, overload
 from pika import frame, spec
 from typing_extensions import Self, disjoint_base
 
-from ._errors import DecodeError as DecodeError
-from ._errors import UndecodableProperties as UndecodableProperties
+from pika_twisted.codec.errors import DecodeError as DecodeError
+from pika_twisted.codec.errors import UndecodableProperties as UndecodableProperties
 
 __all__ = [
     "IMPLEMENTATION",

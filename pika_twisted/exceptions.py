@@ -16,7 +16,7 @@ from typing import Any, cast
 from pika import exceptions as pika_exceptions
 from twisted.internet import error
 
-from ._errors import DecodeError, UndecodableProperties
+from pika_twisted.codec.errors import DecodeError, UndecodableProperties
 
 __all__ = [
     "DecodeError",

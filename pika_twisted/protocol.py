@@ -12,18 +12,18 @@ from twisted.internet import defer, protocol
 from twisted.python.failure import Failure
 
 from ._arguments import check_parameters, check_seconds, check_whole
-from ._containers import OrderedSet
+from pika_twisted.deferreds.containers import OrderedSet
 from ._guard import guarded
 from ._reasons import as_exception, fresh_exception
-from ._waiters import Waiters
-from .channel import TwistedChannel
-from .connection import _TwistedConnectionAdapter
+from pika_twisted.deferreds.waiters import Waiters
+from pika_twisted.channel.channel import TwistedChannel
+from pika_twisted.pika_state.connection import _TwistedConnectionAdapter
 from .exceptions import Reason, reason
-from .flow import WriteDrain
-from .sockets import tune
+from pika_twisted.transport.write_drain import WriteDrain
+from pika_twisted.transport.sockets import tune
 from .stats import ConnectionStats, of_connection
-from .timers import _TimerHandle
-from .water import WaterMarks
+from pika_twisted.pika_state.timers import _TimerHandle
+from pika_twisted.transport.read_gate import WaterMarks
 
 __all__ = ["TwistedProtocolConnection", "_TimerHandle", "_TwistedConnectionAdapter"]
 

@@ -14,9 +14,9 @@ from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from ._arguments import check_seconds, check_whole
-from ._containers import OrderedSet
+from pika_twisted.deferreds.containers import OrderedSet
 from ._reasons import fresh_exception
-from ._waiters import Waiters
+from pika_twisted.deferreds.waiters import Waiters
 from .exceptions import WithText
 
 LOGGER = logging.getLogger("pika_twisted")

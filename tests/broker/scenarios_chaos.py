@@ -15,7 +15,7 @@ from typing import Any
 from pika import BasicProperties
 from twisted.internet import defer
 
-from pika_twisted.service import RecoveringService
+from pika_twisted.recovery.service import RecoveringService
 from tests.broker.env import Env, NotHere, check, equal
 from tests.broker.node import Node, create_node
 from tests.broker.proxy import QuietProxy

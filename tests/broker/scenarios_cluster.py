@@ -11,7 +11,7 @@ from typing import Any
 from pika import BasicProperties, exceptions
 
 import pika_twisted
-from pika_twisted.service import RecoveringService
+from pika_twisted.recovery.service import RecoveringService
 from tests.broker.env import Env, NotHere, check
 from tests.broker.node import Node, create_node
 from tests.broker.registry import scenario

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
 import pika_twisted
-from pika_twisted import connect_errors
+from pika_twisted.connecting import failures as connect_errors
 from tests.broker.env import Env, check, equal
 from tests.broker.node import free_ports
 from tests.broker.registry import scenario

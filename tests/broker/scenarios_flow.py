@@ -7,7 +7,7 @@ from typing import Any
 
 import pika_twisted
 from pika_twisted import WaterMarks
-from pika_twisted.service import RecoveringService
+from pika_twisted.recovery.service import RecoveringService
 from tests.broker.env import Env, check, equal
 from tests.broker.registry import scenario
 from tests.broker.scenarios_consume import PATHS, fill

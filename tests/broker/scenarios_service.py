@@ -10,7 +10,7 @@ from pika import exceptions
 from twisted.internet import defer
 
 import pika_twisted
-from pika_twisted.service import RecoveringService
+from pika_twisted.recovery.service import RecoveringService
 from tests.broker.env import Env, ScenarioError, check, equal
 from tests.broker.registry import scenario
 

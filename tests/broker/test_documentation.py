@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pika_twisted
-from pika_twisted import events
+from pika_twisted.recovery import events
 from tests.broker.broker import Broker
 from tests.broker.documents import DOCUMENTS, ROOT, Program, clean, prepare, programs, run
 

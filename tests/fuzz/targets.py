@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pika import exceptions, frame, spec
 
 from pika_twisted import _frame as compiled
-from pika_twisted import _frame_py as reference
+from pika_twisted.codec.reference import decoder as reference
 from tests.support import shape, wire
 from tests.support.oracle import Oracle
 

@@ -15,7 +15,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 import pika_twisted
-from pika_twisted.service import RecoveringService
+from pika_twisted.recovery.service import RecoveringService
 from tests.broker.env import Env, OneShot
 from tests.soak.books import Books
 

@@ -1,4 +1,4 @@
-"""`pika_twisted.queue` twice: over the compiled Deferreds, and over stock ones."""
+"""`pika_twisted.channel.queue` twice: over the compiled Deferreds, and over stock ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 from unittest import mock
 
 import pika_twisted
-from pika_twisted import _codec
+from pika_twisted.codec import chooser as _codec
 
 IMPLEMENTATIONS = ("compiled", "reference")
 
@@ -25,7 +25,7 @@ def load(implementation: str, module: str = "queue") -> ModuleType:
     if implementation == _codec.IMPLEMENTATION:
         return importlib.import_module(f"pika_twisted.{module}")
     codec = importlib.import_module(
-        "pika_twisted._frame" if implementation == "compiled" else "pika_twisted._frame_py"
+        "pika_twisted._frame" if implementation == "compiled" else "pika_twisted.codec.reference.decoder"
     )
     saved = {name: importlib.import_module(f"pika_twisted.{name}") for name in _MODULES}
     try:

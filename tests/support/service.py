@@ -9,7 +9,7 @@ from pika import spec
 from twisted.internet import defer, error, interfaces, task
 from zope.interface import implementer
 
-from pika_twisted.service import RecoveringService
+from pika_twisted.recovery.service import RecoveringService
 from tests.support.outcome import watch
 from tests.support.peer import Peer
 from tests.support.transport import FakeTransport

@@ -38,7 +38,7 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-MODULES = {"reference": "pika_twisted._frame_py", "compiled": "pika_twisted._frame"}
+MODULES = {"reference": "pika_twisted.codec.reference.decoder", "compiled": "pika_twisted._frame"}
 
 
 class Message(NamedTuple):

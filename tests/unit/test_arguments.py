@@ -12,7 +12,8 @@ from twisted.internet import endpoints, error
 from twisted.internet.testing import MemoryReactorClock
 
 import pika_twisted
-from pika_twisted import connect_errors, exceptions
+from pika_twisted import exceptions
+from pika_twisted.connecting import failures as connect_errors
 from tests.support.outcome import watch
 from tests.support.session import Session
 

@@ -12,7 +12,7 @@ import pytest
 from pika import frame, spec
 
 from pika_twisted import _frame
-from pika_twisted.queue import ReceivedMessage
+from pika_twisted.channel.queue import ReceivedMessage
 from tests.support import wire
 
 PROPERTIES = spec.BasicProperties(content_type="text/plain", headers={"key": [1, {"in": b"x"}]})

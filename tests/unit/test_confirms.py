@@ -14,7 +14,7 @@ from pika.spec import Basic
 from twisted.internet import defer
 
 from pika_twisted import ReceivedMessage
-from pika_twisted.confirms import PublisherConfirms
+from pika_twisted.channel.confirms import PublisherConfirms
 from tests.support import queues
 from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import Outcome, TwistedLog, run, watch

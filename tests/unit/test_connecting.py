@@ -15,9 +15,9 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 import pika_twisted
-from pika_twisted import connect_errors
-from pika_twisted.losses import GoneEncoder, NotConnected, is_loss
-from pika_twisted.places import places
+from pika_twisted.connecting import failures as connect_errors
+from pika_twisted._losses import GoneEncoder, NotConnected, is_loss
+from pika_twisted.connecting.targets import places
 from tests.support.outcome import Outcome, run, watch
 from tests.support.peer import Peer
 from tests.support.transport import FakeTransport

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pika import exceptions, spec
 
-from pika_twisted._errors import UndecodableProperties
+from pika_twisted.codec.errors import UndecodableProperties
 from tests.support import feeding, shape, wire
 from tests.support.bad_bytes import POISON
 from tests.support.cost import assert_grows_at_most, cpu

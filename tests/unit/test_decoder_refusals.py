@@ -68,7 +68,7 @@ def test_stays_failed(make_decoder: Callable[..., Any], name: str) -> None:
 
 
 def test_the_exception(make_decoder: Callable[..., Any]) -> None:
-    from pika_twisted._errors import DecodeError
+    from pika_twisted.codec.errors import DecodeError
 
     decoder = make_decoder()
     decoder.feed(wire.raw_method(1, 0x003C0000))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pika import DeliveryMode, exceptions, frame, spec
 from pika.compat import as_bytes
 
-from pika_twisted._errors import UnsupportedField
+from pika_twisted.codec.errors import UnsupportedField
 from tests.support import wire
 from tests.unit.conftest import EXHAUSTIVE, load
 from tests.unit.test_decoder_fields import LONG, subset

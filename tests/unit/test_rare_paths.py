@@ -17,12 +17,12 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 
 import pika_twisted
 from pika_twisted import __main__ as main
-from pika_twisted import consumer as consumer_module
-from pika_twisted.endings import final_reason
+from pika_twisted.channel import consumer as consumer_module
+from pika_twisted._endings import final_reason
 from pika_twisted.exceptions import ProtocolViolation, on_channel
-from pika_twisted.liveness import is_paused
-from pika_twisted.service import RecoveringService
-from pika_twisted.water import WaterMarks
+from pika_twisted.pika_state.heartbeat import is_paused
+from pika_twisted.recovery.service import RecoveringService
+from pika_twisted.transport.read_gate import WaterMarks
 from tests.support import peer as peer_module
 from tests.support.outcome import call, run, watch
 from tests.support.session import OURS, Adapter, Session

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pika import exceptions, spec
 from twisted.internet import task
 
-from pika_twisted.ledger import Ledger
-from pika_twisted.outbound import Outbound
+from pika_twisted.channel.ledger import Ledger
+from pika_twisted.transport.outbound import Outbound
 from tests.support.outcome import watch
 from tests.support.session import Session
 from tests.support.transport import FakeTransport

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import exceptions, spec
 
-from pika_twisted.ledger import AlreadySettled, Ledger
+from pika_twisted.channel.ledger import AlreadySettled, Ledger
 from tests.support.outcome import watch
 from tests.support.session import Session
 

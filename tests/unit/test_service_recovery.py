@@ -14,10 +14,10 @@ from twisted.internet import defer, error
 from twisted.logger import eventAsText, globalLogPublisher
 
 from pika_twisted import ConnectionRefused, NotConnected
-from pika_twisted.events import Events
-from pika_twisted.recorder import Recorder
-from pika_twisted.service import RecoveringService
-from pika_twisted.water import WaterMarks
+from pika_twisted.recovery.events import Events
+from pika_twisted.recovery.recorder import Recorder
+from pika_twisted.recovery.service import RecoveringService
+from pika_twisted.transport.read_gate import WaterMarks
 from tests.support.outcome import watch
 from tests.support.service import World, settled
 
@@ -418,7 +418,7 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer(world: World, end: str
 
 def test_no_number_goes_backwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("pika_twisted.tally.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pika_twisted.recovery.totals.time.monotonic", lambda: now[0])
     world.start()
     service, broker = world.service, world.broker
     channel = service.channel()

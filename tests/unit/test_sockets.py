@@ -17,7 +17,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 import pika_twisted
-from pika_twisted import sockets
+from pika_twisted.transport import sockets
 
 KEEP_IDLE = {"TCP_KEEPIDLE": 60}
 
@@ -45,7 +45,7 @@ def transport() -> Iterator[Any]:
 
 A_THOUSAND_READS = """
 import resource, socket
-from pika_twisted import sockets
+from pika_twisted.transport import sockets
 
 class Transport:
     bufferSize = 65536

@@ -19,8 +19,8 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from pika_twisted import tls
-from pika_twisted.places import places
+from pika_twisted.connecting import tls
+from pika_twisted.connecting.targets import places
 from tests.broker.certificates import CertificateFiles, write_certificates
 
 NAME = "localhost"

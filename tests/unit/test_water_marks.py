@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pika import spec
 
-from pika_twisted import ConnectionStats, Publisher, WaterMarks, consumer
+from pika_twisted import ConnectionStats, Publisher, WaterMarks
+from pika_twisted.channel import consumer
 from tests.support.outcome import TwistedLog, watch
 from tests.support.session import OURS, Session
 from tests.unit.test_every_deferred import CALLS, Call, late_answer

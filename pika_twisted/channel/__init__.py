@@ -1,0 +1,1 @@
+"""`TwistedChannel` and what belongs to it: consumers, queues, acks, confirms."""

@@ -1,0 +1,138 @@
+"""One consumer of a channel, from Basic.Consume until nothing more can come for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pika_twisted.deferreds.lazy import Waker
+from .ledger import Ledger
+from .queue import ClosableDeferredQueue, ReceivedMessage, stock_wake
+
+LOGGER = logging.getLogger("pika_twisted")
+
+#: A backlog worth a warning: some 50 MB of small messages.
+LARGE_BACKLOG = 100_000
+
+
+class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
+    """Puts what the broker delivers into a queue; knows what to do when nobody wants it any more.
+
+    `stop` is called at most once, with this consumer, when it has to be cancelled at the broker
+    although nobody called `basic_cancel()`: its user closed the queue.
+    """
+
+    def __init__(
+        self,
+        channel: Any,
+        queue: ClosableDeferredQueue,
+        auto_ack: bool,
+        requeue: Callable[[int], Any],
+        stop: Callable[[Consumer], Any],
+    ) -> None:
+        # The decoder calls us: an object between the two would be a cycle, and keep a queue and its
+        # messages until the collector looks.
+        super().__init__(queue._turns)
+        self.channel = channel
+        self.auto_ack = auto_ack
+        self.consumer_tag: str | None = None
+        self.queue_name = ""
+        self.queue = queue
+        #: The Deferred of `basic_consume()` was cancelled: nobody holds the queue.
+        self.abandoned = False
+        #: The user closed the queue while messages were still coming.
+        self.stopping = False
+        #: Called instead of closing the queue, which somebody else looks after then.
+        self.on_end: Callable[..., Any] | None = None
+        #: Is told what comes, where the channel keeps one.
+        self.ledger: Ledger | None = None
+        # A queue that does more when it is woken is told each time.
+        self.simple = type(queue).wake is stock_wake
+        self._requeue = requeue
+        self._stop = stop
+        self._dropped = 0
+        self._warned = False
+
+    def on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Take a message that came through pika's state machine."""
+        if self.ledger is not None and self.auto_ack:
+            self.ledger.skip(method.delivery_tag)
+        if self.abandoned:
+            self._turn_back(method.delivery_tag)
+        else:
+            self.queue.pending.append(ReceivedMessage(self.channel, method, properties, body))
+            self.wake()
+
+    def keep(self, ledger: Ledger | None) -> None:
+        """Tell this ledger what comes from now on."""
+        self.ledger = ledger
+        self.simple = self.simple and ledger is None
+
+    def wake(self) -> None:
+        """Hand out what the decoder, or `on_message()`, put into the queue."""
+        queue = self.queue
+        if self.ledger is not None:
+            self.note_pending(self.ledger)
+        if queue.closed is None:
+            queue.wake()
+            if not self._warned and len(queue.pending) > LARGE_BACKLOG:
+                self._warn()
+            return
+        self.queue.pending.track()
+        if not self.stopping:
+            self.stopping = True
+            LOGGER.warning(
+                "Queue of consumer %s was closed while messages came; cancelling the consumer. "
+                "What still comes is kept for drain()",
+                self.consumer_tag,
+            )
+            self._stop(self)
+
+    def note_pending(self, ledger: Ledger) -> None:
+        """Tell a ledger of the latest message that waits."""
+        pending = self.queue.pending
+        if pending and self._has_brought(pending[-1]):
+            ledger.note(pending[-1].method.delivery_tag)
+        else:  # what the user has put behind it; what a recovered queue has from before
+            last = next(filter(self._has_brought, reversed(pending)), None)
+            if last is not None:
+                ledger.note(last.method.delivery_tag)
+
+    def _has_brought(self, message: Any) -> bool:
+        return isinstance(message, ReceivedMessage) and message.channel is self.channel
+
+    def _warn(self) -> None:
+        self._warned = True
+        if type(self.queue) is ClosableDeferredQueue:
+            LOGGER.warning(
+                "More than %d messages wait in the queue of consumer %s. Bound them with "
+                "basic_qos(prefetch_count=...) and manual acks, or pass "
+                "water_marks=pika_twisted.WaterMarks() to TwistedProtocolConnection",
+                LARGE_BACKLOG,
+                self.consumer_tag,
+            )
+
+    def close_queue(self, reason: BaseException, **how: bool) -> None:
+        """Close the queue unless the user did so."""
+        if self.on_end is not None:
+            self.on_end(reason, **how)
+        elif not self.stopping:
+            self.queue.close(reason, **how)
+
+    def _turn_back(self, delivery_tag: int) -> None:
+        # A nack of a tag that was acknowledged at delivery closes the channel (406).
+        if self.auto_ack:
+            self._dropped += 1
+        else:
+            self._requeue(delivery_tag)
+
+    def report_dropped(self) -> None:
+        """Say how many auto_ack messages came for nobody."""
+        if self._dropped:
+            LOGGER.warning(
+                "%d auto_ack messages were delivered to consumer %s after its basic_consume() was "
+                "cancelled; they are lost",
+                self._dropped,
+                self.consumer_tag,
+            )

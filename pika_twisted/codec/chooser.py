@@ -1,0 +1,33 @@
+"""Which codec is in use: the compiled one, or on request its reference in Python."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+if os.environ.get("PIKA_TWISTED_PURE") == "1" or platform.python_implementation() == "PyPy":
+    from pika_twisted.codec.reference import decoder as _implementation
+else:
+    try:
+        from pika_twisted import _frame as _implementation  # type: ignore[no-redef]
+    except ImportError as error:
+        raise ImportError(
+            "pika_twisted's compiled codec (pika_twisted._frame) is missing. Install a wheel "
+            "(pip install --force-reinstall pika-twisted), build it in a checkout "
+            "(pip install -e . with a C compiler), or set PIKA_TWISTED_PURE=1 for the slow "
+            "reference codec."
+        ) from error
+
+IMPLEMENTATION: str = _implementation.IMPLEMENTATION
+
+Backlog = _implementation.Backlog
+BasicProperties = _implementation.BasicProperties
+ChannelEncoder = _implementation.ChannelEncoder
+Deliver = _implementation.Deliver
+FrameDecoder = _implementation.FrameDecoder
+GetOk = _implementation.GetOk
+OutputBuffer = _implementation.OutputBuffer
+OversizedContent = _implementation.OversizedContent
+ReadLoop = _implementation.ReadLoop
+Return = _implementation.Return
+read_as_slots = _implementation.read_as_slots

@@ -1,0 +1,234 @@
+"""The reference's encoders: pika marshals every frame, only the arguments are checked here."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, cast
+
+from pika import frame, spec
+from pika.exceptions import ShortStringTooLong, UnsupportedAMQPFieldException
+
+from pika_twisted.codec.errors import UnsupportedField
+
+_FRAME_OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE
+
+
+class OutputBuffer:
+    """Encoded frames of all channels of one connection, in the order of the calls."""
+
+    def __init__(self, *, frame_max: int = 131072, limit: int = 65536) -> None:
+        self.held = False
+        #: Whether anything may wait at all: only where the transport flushes us before it ends.
+        self.can_hold = False
+        #: How many writes of this turn of the reactor went out at the call.
+        self.writes = 0
+        #: Ledgers that hold acks back until the turn ends, and those that may hold them longer.
+        self.ledgers: list[Any] = []
+        self.delayed: list[Any] = []
+        #: Where `write()` writes; None: nowhere.
+        self.transport: Any = None
+        self.frame_max = frame_max
+        self.limit = limit
+        self.frames = 0
+        self.octets_written = 0
+        self.frames_written = 0
+        self._frames_taken = 0
+        self._octets = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._octets)
+
+    def hold(self, held: bool) -> None:
+        self.held = held
+
+    def write_out(self) -> None:
+        frames = self.frames - self._frames_taken
+        if self._octets:
+            self.write(self.take(), frames)
+
+    def write(self, octets: bytes, frames: int) -> None:
+        self.octets_written += len(octets)
+        self.frames_written += frames
+        if self.transport is not None:
+            self.transport.write(octets)
+
+    def take(self) -> bytes:
+        self._frames_taken = self.frames
+        octets = bytes(self._octets)
+        self._octets.clear()
+        return octets
+
+    def channel(self, number: int) -> ChannelEncoder:
+        return ChannelEncoder(self, number)
+
+    def _append(self, frames: Iterable[bytes]) -> bool:
+        """Add marshalled frames; whether they have to be written now."""
+        for octets in frames:
+            self._octets += octets
+            self.frames += 1
+        return not self.held or len(self._octets) >= self.limit
+
+
+class ChannelEncoder:
+    """Encodes what one channel sends often. True means: write the buffer out now."""
+
+    def __init__(self, output: OutputBuffer, number: int) -> None:
+        self.number = number
+        #: While it is False nothing is encoded, and True returned: the caller's slow path says why.
+        self.open = True
+        #: What basic_ack() and basic_publish() call when it is time to write.
+        self.flush: Any = None
+        #: Acks are minded by a ledger: slow_ack() does all that then.
+        self.minded = False
+        #: The channel's own methods, for all that is rare.
+        self.slow_ack: Any = None
+        self.slow_publish: Any = None
+        #: Makes the result of basic_publish(); with the arguments in confirm mode, None elsewhere.
+        self.succeeded: Any = None
+        self.expect: Any = None
+        self._output = output
+
+    def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool:
+        return not self.open or self._method(spec.Basic.Ack(_tag(delivery_tag), multiple))
+
+    def basic_ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> None:
+        if self.minded:
+            self.slow_ack(delivery_tag, multiple)
+        elif self.ack(delivery_tag, multiple):
+            self.flush()
+
+    def nack(
+        self, delivery_tag: int | None = 0, multiple: bool = False, requeue: bool = True
+    ) -> bool:
+        return not self.open or self._method(spec.Basic.Nack(_tag(delivery_tag), multiple, requeue))
+
+    def reject(self, delivery_tag: int | None, requeue: bool = True) -> bool:
+        return not self.open or self._method(spec.Basic.Reject(_tag(delivery_tag), requeue))
+
+    def publish(
+        self,
+        exchange: str | bytes,
+        routing_key: str | bytes,
+        body: Any,
+        properties: Any = None,
+        mandatory: bool = False,
+    ) -> bool:
+        if not self.open:
+            return True
+        exchange = _short_string("exchange", exchange)
+        routing_key = _short_string("routing_key", routing_key)
+        octets = _body(body)
+        header = _header_payload(properties, len(octets))
+        names: Any = {"exchange": exchange, "routing_key": routing_key}  # bytes where no text
+        method = spec.Basic.Publish(mandatory=mandatory, **names)
+        limit = self._output.frame_max
+        size = sum(map(len, header)) + _FRAME_OVERHEAD
+        if size > max(limit, spec.FRAME_MIN_SIZE):
+            raise ValueError(f"properties: a header frame of {size} octets, frame_max is {limit}")
+        step = limit - _FRAME_OVERHEAD
+        bodies = [octets[begin : begin + step] for begin in range(0, len(octets), step)]
+        return self._output._append(
+            [
+                frame.Method(self.number, method).marshal(),
+                _header_frame(self.number)._marshal(header),
+                *(frame.Body(self.number, fragment).marshal() for fragment in bodies),
+            ]
+        )
+
+    def basic_publish(
+        self,
+        exchange: str | bytes,
+        routing_key: str | bytes,
+        body: Any,
+        properties: Any = None,
+        mandatory: bool = False,
+    ) -> Any:
+        arguments = (exchange, routing_key, body, properties, mandatory)
+        if not self.open:
+            return self.slow_publish(*arguments)
+        try:
+            due = self.publish(*arguments)
+        except Exception:
+            return self.slow_publish(*arguments)
+        if self.expect is None:
+            result = self.succeeded()
+        else:
+            result = self.expect(exchange, routing_key, body, mandatory)
+        if due:
+            self.flush()
+        return result
+
+    def _method(self, method: Any) -> bool:
+        return self._output._append([frame.Method(self.number, method).marshal()])
+
+
+# Not frame.Header: that one encodes the properties, which are given encoded here.
+_header_frame: Any = partial(cast(Any, frame.Frame), spec.FRAME_HEADER)
+
+
+def _tag(delivery_tag: int | None) -> int:
+    if delivery_tag is None:
+        return 0
+    if isinstance(delivery_tag, bool) or not isinstance(delivery_tag, int):
+        raise TypeError(f"delivery_tag must be an int, not {type(delivery_tag).__name__}")
+    if not 0 <= delivery_tag < 1 << 64:
+        raise ValueError(f"delivery_tag must be between 0 and 2**64 - 1, not {delivery_tag}")
+    return delivery_tag
+
+
+def _short_string(name: str, value: str | bytes) -> bytes:
+    if isinstance(value, str):
+        try:
+            octets = value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} can't be encoded as UTF-8: {error}") from error
+    elif isinstance(value, bytes):
+        octets = value
+    else:
+        raise TypeError(f"{name} must be str or bytes, not {type(value).__name__}")
+    if len(octets) > 255:
+        raise ShortStringTooLong(f"{name}: a string of {len(octets)} octets, 255 is the limit")
+    return octets
+
+
+def _body(body: Any) -> bytes:
+    try:
+        return body.encode("utf-8") if isinstance(body, str) else bytes(memoryview(body))
+    except TypeError:
+        raise TypeError(f"body must be str or bytes-like, not {type(body).__name__}") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"body can't be encoded as UTF-8: {error}") from error
+
+
+def _header_payload(properties: Any, body_size: int) -> list[bytes]:
+    """The pieces of the header frame's payload. Subclasses that override encode() are honoured."""
+    if properties is None:
+        properties = spec.BasicProperties()
+    encode = getattr(type(properties), "encode", None)
+    if encode is None:
+        raise TypeError(
+            f"properties must be BasicProperties or None, not {type(properties).__name__}"
+        )
+    pieces = _encode_fields(properties) if encode is _PIKA_ENCODE else properties.encode()
+    return [struct.pack(">HxxQ", spec.BasicProperties.INDEX, body_size), *pieces]
+
+
+_PIKA_ENCODE = spec.BasicProperties.encode
+
+
+def _encode_fields(properties: spec.BasicProperties) -> list[bytes]:
+    """pika's own encoding, its struct and assertion errors turned into ones callers can expect."""
+    try:
+        pieces: list[bytes] = properties.encode()
+    except UnsupportedAMQPFieldException as error:
+        kind = type(error.args[1]).__name__
+        raise UnsupportedField(
+            f"properties: values of {kind} can't be sent", error.args[1]
+        ) from error
+    except (AssertionError, AttributeError, TypeError) as error:
+        raise TypeError(f"properties can't be encoded: {error}") from error
+    except (struct.error, ValueError, OverflowError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"properties can't be encoded: {error}") from error
+    return pieces

@@ -1,0 +1,1 @@
+"""`connect()`: where to, how encrypted, and why it failed."""

@@ -1,0 +1,448 @@
+"""pika's channel state machine with what is wrong in it put right.
+
+Besides `connection` the only module that touches pika's private names. What differs from
+`pika.channel.Channel`:
+
+- a synchronous method is encoded when it is called, not when its turn comes: an argument that
+  can't be encoded fails that call instead of the connection;
+- answers find their own request: several cancels, gets and flows may be under way at once;
+- a consumer that is being cancelled still gets its messages until CancelOk;
+- a failed call leaves nothing registered.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pika.channel
+from pika import exceptions as pika_exceptions
+from pika import frame, spec, validators
+from pika.callback import CallbackManager
+
+from pika_twisted.codec.errors import UnsupportedField
+from pika_twisted._reasons import fresh_exception
+from pika_twisted.exceptions import on_channel
+
+if TYPE_CHECKING:
+    # pika's stubs have none of the private names that this module is about.
+    from typing import Any as PikaChannel
+else:
+    from pika.channel import Channel as PikaChannel
+
+LOGGER = logging.getLogger("pika_twisted")
+
+#: So many unknown consumers are cancelled at a time; a peer could make up any number of them.
+MOST_STRANGERS = 100
+
+
+def encode_method(channel_number: int, method: Any, frame_max: int | None = None) -> bytes:
+    """Marshal a method; an argument that can't be encoded is named in the error.
+
+    So is a frame above `frame_max`, for which brokers close the connection.
+    """
+    try:
+        encoded: bytes = frame.Method(channel_number, method).marshal()
+    except pika_exceptions.UnsupportedAMQPFieldException as error:
+        value = error.args[1]
+        kind = type(value).__name__
+        text = f"{method.NAME}: can't encode {_named(method)}: values of {kind} can't be sent"
+        raise UnsupportedField(text, value) from error
+    except pika_exceptions.ShortStringTooLong as error:
+        where = _culprit(method) or "its arguments"
+        text = f"{method.NAME}: {where}: a string of {len(error.args[0])} octets, 255 is the limit"
+        raise pika_exceptions.ShortStringTooLong(text) from error
+    except Exception as error:
+        raise TypeError(f"{method.NAME}: can't encode {_named(method)}: {error}") from error
+    if frame_max is not None and len(encoded) > frame_max:
+        size = len(encoded)
+        raise ValueError(f"{method.NAME}: a frame of {size} octets, frame_max is {frame_max}")
+    return encoded
+
+
+#: One of them can be encoded as an argument of any type.
+_HARMLESS: tuple[Any, ...] = ({}, 0, "")
+
+
+def _named(method: Any) -> str:
+    name = _culprit(method)
+    if name == "new_secret":  # which doesn't belong into a log
+        return name
+    return f"{name}={getattr(method, name)!r}" if name else "its arguments"
+
+
+def _culprit(method: Any) -> str | None:
+    """Which argument keeps `method` from being encoded: the one that another value would help."""
+    name: str
+    for name in vars(method):
+        for harmless in _HARMLESS:
+            probe = copy.copy(method)
+            setattr(probe, name, harmless)
+            try:
+                probe.encode()
+            except Exception:
+                continue
+            return name
+    return None
+
+
+class Channel(PikaChannel):  # type: ignore[misc]
+    """One AMQP channel of a `_TwistedConnectionAdapter`, which makes it."""
+
+    _blocking: Any
+    _closing_reason: Any
+
+    def __init__(
+        self, connection: Any, channel_number: int, on_open_callback: Callable[..., Any] | None
+    ) -> None:
+        super().__init__(connection, channel_number, on_open_callback)
+        #: Encodes acks and publishes straight into the connection's output buffer.
+        self.encoder = connection.outbound.buffer.channel(channel_number)
+        self.encoder.open = False
+        #: The TwistedChannel around it.
+        self.face: Any = None
+        #: Why the channel is gone, once it is.
+        self.gone: BaseException | None = None
+        #: What is told of confirms, in confirm mode.
+        self.on_confirm: Callable[[frame.Method[Any]], Any] | None = None
+        self._confirms_watched = False
+        #: How many publishes wait for their confirm.
+        self.unconfirmed: Callable[[], int] = lambda: 0
+        self._gets: deque[Callable[..., Any]] = deque()
+        self._on_select_sent: Callable[[], Any] | None = None
+        self._ever_auto_ack = False
+        self._strangers: set[Any] = set()  # unknown consumers that are being cancelled
+        self._observed = False  # somebody watches Basic.Deliver: no direct delivery
+        self._direct: dict[str, tuple[Any, object, object]] = {}
+
+    # Sending
+
+    def flush(self) -> None:
+        """Write what the encoder holds; the slow path of each ack.
+
+        :raises ChannelWrongStateError: the channel isn't open; nothing was encoded then
+        """
+        if not self.encoder.open:
+            why = self.gone or self._closing_reason
+            state = self._STATE_NAMES[self._state].lower()
+            text = f"Channel is {state}." if why is None else f"Channel is {state}: {why}"
+            raise pika_exceptions.ChannelWrongStateError(text) from why
+        self.connection.outbound.call_made()
+
+    def awaits_broker(self) -> bool:
+        """Whether a call on this channel waits for its answer."""
+        return bool(self._blocking or self._gets or self.unconfirmed())
+
+    def _raise_if_not_open(self) -> None:
+        if self.gone is not None:
+            raise fresh_exception(self.gone)
+        super()._raise_if_not_open()
+
+    def _rpc(
+        self,
+        method: Any,
+        callback: Callable[..., Any] | None = None,
+        acceptable_replies: Sequence[Any] | None = None,
+        encoded: bytes | None = None,
+    ) -> None:
+        # pika calls this again, with the items of an entry of `_blocked`, when its turn comes.
+        if self.is_closed:
+            self._raise_if_not_open()
+        if encoded is None:
+            limit = self.connection.outbound.buffer.frame_max
+            encoded = encode_method(self.channel_number, method, limit)
+        if self._blocking:
+            self._blocked.append([method, callback, acceptable_replies, encoded])
+            return
+        # First all that is there for the answer: a transport may give it within write().
+        for reply in acceptable_replies or ():
+            self._blocking = method.NAME
+            kind, arguments = reply if isinstance(reply, tuple) else (reply, None)
+            for call in (self._on_synchronous_complete, callback):
+                if call is not None:
+                    self.callbacks.add(self.channel_number, kind, call, arguments=arguments)
+        if isinstance(method, spec.Confirm.Select) and self._on_select_sent is not None:
+            self._on_select_sent()
+        self.connection._output_marshaled_frames([encoded])
+        self.connection.gate.resume()
+
+    def _set_state(self, connection_state: int) -> None:
+        super()._set_state(connection_state)
+        self.encoder.open = connection_state == self.OPEN and self.gone is None
+
+    # Methods whose answers pika mixes up, or that it sends too eagerly
+
+    def basic_consume(
+        self,
+        queue: str,
+        on_message_callback: Callable[..., Any],
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str | None = None,
+        arguments: dict[str, Any] | None = None,
+        callback: Callable[..., Any] | None = None,
+    ) -> str:
+        """See pika.channel.Channel.basic_consume; a call that fails registers nothing."""
+        consumer_tag = consumer_tag or str(self._generate_consumer_tag())
+        known = consumer_tag in self._consumers
+        try:
+            super().basic_consume(
+                queue, on_message_callback, auto_ack, exclusive, consumer_tag, arguments, callback
+            )
+        except Exception:
+            if not known:
+                self._cleanup_consumer_ref(consumer_tag)
+            raise
+        self._ever_auto_ack = self._ever_auto_ack or auto_ack
+        return consumer_tag
+
+    def basic_cancel(
+        self, consumer_tag: str = "", callback: Callable[..., Any] | None = None
+    ) -> None:
+        """See pika.channel.Channel.basic_cancel; it is always sent, each on its own CancelOk."""
+        validators.require_string(consumer_tag, "consumer_tag")
+        self._raise_if_not_open()
+        consumer = self._consumers.get(consumer_tag)
+
+        def answered(method_frame: frame.Method[Any]) -> None:
+            # Else it ended before, and the next one of that tag waits for this answer.
+            if self._consumers.get(consumer_tag) is consumer:
+                self.forget_consumer(consumer_tag)
+            if callback is not None:
+                callback(method_frame)
+
+        self._send_cancel(consumer_tag, answered)
+
+    def _send_cancel(self, consumer_tag: Any, answered: Callable[..., Any]) -> None:
+        self._rpc(
+            spec.Basic.Cancel(consumer_tag=consumer_tag, nowait=False),
+            answered,
+            [(spec.Basic.CancelOk, {"consumer_tag": consumer_tag})],
+        )
+
+    def basic_get(self, queue: str, callback: Callable[..., Any], auto_ack: bool = False) -> None:
+        """See pika.channel.Channel.basic_get; the broker answers in order, so several may wait."""
+        validators.require_string(queue, "queue")
+        validators.require_callback(callback)
+        self._raise_if_not_open()
+        get = encode_method(self.channel_number, spec.Basic.Get(queue=queue, no_ack=auto_ack))
+        self._gets.append(callback)
+        self.connection._output_marshaled_frames([get])
+        self.connection.gate.resume()
+
+    def basic_qos(
+        self,
+        prefetch_size: int = 0,
+        prefetch_count: int = 0,
+        global_qos: bool = False,
+        callback: Callable[..., Any] | None = None,
+    ) -> None:
+        """See pika.channel.Channel.basic_qos."""
+        if prefetch_size:
+            self._require_not_rabbitmq("basic_qos(prefetch_size > 0)")
+        super().basic_qos(prefetch_size, prefetch_count, global_qos, callback)
+
+    def basic_recover(
+        self, requeue: bool = False, callback: Callable[..., Any] | None = None
+    ) -> None:
+        """See pika.channel.Channel.basic_recover."""
+        if not requeue:
+            self._require_not_rabbitmq("basic_recover(requeue=False)")
+        super().basic_recover(requeue, callback)
+
+    def flow(self, active: bool, callback: Callable[..., Any] | None = None) -> None:
+        """See pika.channel.Channel.flow; each call gets its own answer."""
+        self._raise_if_not_open()
+        validators.rpc_completion_callback(callback)
+        if not active:
+            self._require_not_rabbitmq("flow(active=False)")
+
+        def answered(method_frame: frame.Method[Any]) -> None:
+            self.flow_active = method_frame.method.active
+            if callback is not None:
+                callback(self.flow_active)
+
+        self._rpc(spec.Channel.Flow(active), answered, [spec.Channel.FlowOk])
+
+    def _require_not_rabbitmq(self, call: str) -> None:
+        """RabbitMQ closes the whole connection (540) for these; refuse them at the call."""
+        if self.connection.is_rabbitmq:
+            raise pika_exceptions.MethodNotImplemented(f"RabbitMQ does not implement {call}")
+
+    def confirm_delivery(
+        self,
+        ack_nack_callback: Callable[..., Any],
+        callback: Callable[..., Any] | None = None,
+        on_sent: Callable[[], Any] | None = None,
+    ) -> None:
+        """See pika.channel.Channel.confirm_delivery.
+
+        `on_sent` runs when Confirm.Select is written, which is where the broker starts counting.
+        """
+        if not callable(ack_nack_callback):
+            raise TypeError(f"ack_nack_callback must be callable, got {ack_nack_callback!r}")
+        self._raise_if_not_open()
+        nowait = validators.rpc_completion_callback(callback)
+        if not (self.connection.publisher_confirms and self.connection.basic_nack):
+            raise pika_exceptions.MethodNotImplemented("The broker knows no publisher confirms")
+        self._on_select_sent = on_sent
+        self.on_confirm = ack_nack_callback
+        self._rpc(spec.Confirm.Select(nowait), callback, [] if nowait else [spec.Confirm.SelectOk])
+
+    def collect_confirms(self, arrived: list[Any], token: object) -> None:
+        """Have confirms put there by the decoder, unless somebody watches them."""
+        if not self._confirms_watched:
+            self.connection.collect_confirms(self.channel_number, arrived, token)
+
+    def take_confirm(self, method_frame: frame.Method[Any]) -> None:
+        """A Basic.Ack or Basic.Nack of the broker, in confirm mode."""
+        if self._confirms_watched:
+            self.callbacks.process(self.channel_number, method_frame.method, self, method_frame)
+        assert self.on_confirm is not None
+        self.on_confirm(method_frame)
+
+    def open(self) -> None:
+        """See pika.channel.Channel.open; not again when it is gone: another one has its number."""
+        if self.gone is not None:
+            self.flush()  # raises, with the reason
+        super().open()
+
+    def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
+        """See pika.channel.Channel.close. Channel.Close ends its consumers; none is cancelled."""
+        closing = spec.Channel.Close(reply_code, reply_text, 0, 0)
+        encoded = encode_method(self.channel_number, closing)
+        # Acks held back: the encoder takes none of a closing channel. The transport may end within.
+        self.connection.flush()
+        if self.is_closed or self.is_closing:
+            self.flush()  # raises, with the reason
+        LOGGER.info("Closing channel %d (%s): %r", self.channel_number, reply_code, reply_text)
+        self._closing_reason = pika_exceptions.ChannelClosedByClient(reply_code, reply_text)
+        self._set_state(self.CLOSING)
+        self._rpc(closing, self._on_closeok, [spec.Channel.CloseOk], encoded)
+        for consumer_tag in list(self._direct):  # _on_deliver() looks at what still comes
+            self.deliver_indirectly(consumer_tag)
+
+    # Consumers
+
+    def subscribe(self, consumer_tag: str, backlog: Any, channel: object, token: object) -> None:
+        """Let the decoder put this consumer's messages straight into `backlog`."""
+        if self.is_closing:
+            return  # see _on_deliver()
+        self._direct[consumer_tag] = (backlog, channel, token)
+        if not self._observed:
+            self.connection.subscribe(self.channel_number, consumer_tag, backlog, channel, token)
+
+    def deliver_indirectly(self, consumer_tag: str) -> None:
+        """Send what comes for this consumer through its callback, message by message."""
+        if self._direct.pop(consumer_tag, None) is not None:
+            self.connection.unsubscribe(self.channel_number, consumer_tag)
+
+    def forget_consumer(self, consumer_tag: str) -> None:
+        """The broker sends nothing more for this consumer."""
+        self._cleanup_consumer_ref(consumer_tag)
+        if self._direct.pop(consumer_tag, None) is not None:
+            self.connection.unsubscribe(self.channel_number, consumer_tag)
+
+    def add_callback(
+        self,
+        callback: Callable[..., Any],
+        replies: Sequence[type[Any]],
+        one_shot: bool = True,
+    ) -> None:
+        """See pika.channel.Channel.add_callback; whoever watches deliveries gets to see them."""
+        if self.is_closed:
+            return
+        super().add_callback(callback, replies, one_shot)
+        if spec.Basic.Ack in replies or spec.Basic.Nack in replies:
+            self._confirms_watched = True
+            self.connection.collect_confirms(self.channel_number, None, None)
+        if spec.Basic.Deliver in replies and not self._observed:
+            self._observed = True
+            for consumer_tag in self._direct:
+                self.connection.unsubscribe(self.channel_number, consumer_tag)
+
+    def remove_callback(self, callback: Callable[..., Any], replies: Sequence[type[Any]]) -> None:
+        """Undo `add_callback()`."""
+        for reply in replies:
+            self.callbacks.remove(str(self.channel_number), reply, callback)
+        if self._observed and not self.callbacks.pending(self.channel_number, spec.Basic.Deliver):
+            self._observed = False
+            for consumer_tag, subscription in self._direct.items():
+                self.connection.subscribe(self.channel_number, consumer_tag, *subscription)
+
+    def _on_deliver(
+        self, method_frame: frame.Method[Any], header_frame: frame.Header, body: bytes
+    ) -> None:
+        method = method_frame.method
+        if self.is_closing and method.consumer_tag not in self._consumers_with_noack:
+            return  # it is delivered again; a peer that never answers Channel.Close fills no queue
+        deliver = self._consumers.get(method.consumer_tag)
+        if deliver is not None:
+            deliver(self, method, header_frame.properties, body)
+            return
+        LOGGER.error("Delivery for an unknown consumer; cancelling it: %r", method_frame)
+        if self.is_open:
+            # A nack of a tag that the broker counts as acknowledged would close the channel.
+            if not self._ever_auto_ack:
+                self.basic_nack(method.delivery_tag)
+            self._cancel_stranger(method.consumer_tag)
+
+    def _cancel_stranger(self, consumer_tag: Any) -> None:
+        """Cancel a consumer nobody knows; its tag is the peer's, which may not even be UTF-8.
+
+        Once until the broker answers: else each of its deliveries would leave a call here.
+        """
+        strangers = self._strangers
+        if consumer_tag not in strangers and len(strangers) < MOST_STRANGERS:
+            strangers.add(consumer_tag)
+            self._send_cancel(consumer_tag, lambda _: strangers.discard(consumer_tag))
+
+    def refuse_content(self, content: Any) -> None:
+        """A message above `max_message_size`: the decoder drops it, the channel can't go on."""
+        text = (
+            f"a message of {content.body_size} bytes is larger than "
+            f"max_message_size={content.limit}"
+        )
+        LOGGER.error("Closing channel %d: %s", self.channel_number, text)
+        self._content_assembler = pika.channel.ContentFrameAssembler()
+        if self.is_open:
+            self.close(spec.CONTENT_TOO_LARGE, text)
+
+    # Answers
+
+    def _on_getok(
+        self, method_frame: frame.Method[Any], header_frame: frame.Header, body: bytes
+    ) -> None:
+        if self._gets:
+            self._gets.popleft()(self, method_frame.method, header_frame.properties, body)
+        else:
+            LOGGER.error("Basic.GetOk that nobody asked for: %r", method_frame)
+
+    def _on_getempty(self, method_frame: frame.Method[Any]) -> None:
+        if self._gets:
+            self._gets.popleft()
+
+    def _on_cancel(self, method_frame: frame.Method[Any]) -> None:
+        self.forget_consumer(method_frame.method.consumer_tag)
+
+    def lose(self, why: BaseException) -> None:
+        """The connection is gone: refuse every call from now on, before anybody is told."""
+        self.gone = on_channel(why)
+        self.encoder.open = False
+
+    def _on_close_meta(self, reason: BaseException | None) -> None:
+        super()._on_close_meta(on_channel(reason) if reason is not None else None)
+
+    def _transition_to_closed(self) -> None:
+        self.gone = self.gone or self._closing_reason
+        super()._transition_to_closed()
+
+    def _cleanup(self) -> None:
+        self._direct.clear()
+        self._gets.clear()
+        super()._cleanup()
+        # The connection's belong to whichever channel has the number next.
+        self.callbacks = CallbackManager()

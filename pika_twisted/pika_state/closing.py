@@ -1,0 +1,160 @@
+"""How a connection ends: what is still sent, who aborts it when, and the reason that stays."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from pika import exceptions as pika_exceptions
+from pika import frame, spec
+
+from pika_twisted.transport.layers import abort
+from .channel import encode_method
+from pika_twisted._endings import final_reason
+from pika_twisted.exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
+from pika_twisted.transport.inbound import Inbound
+from pika_twisted.transport.outbound import Outbound
+from pika_twisted.stats import PastChannels
+from .timers import TimedConnection
+
+LOGGER = logging.getLogger("pika_twisted")
+
+#: Seconds that an orderly close of the transport may take before it is aborted. By then the peer
+#: has answered everything, so only a dead one, or a TLS peer that owes its close_notify, is cut.
+LINGER = 0.5
+
+#: Reasons that mean a silent or stuck peer: waiting for it to take our data would wait for TCP's
+#: own timers, about 15 minutes.
+_ABORTING = (
+    pika_exceptions.AMQPHeartbeatTimeout,
+    pika_exceptions.ConnectionBlockedTimeout,
+    HandshakeTimeout,
+)
+
+
+class ClosingConnection(TimedConnection):
+    """pika's connection, with one `Reason` for every end: the first that is known.
+
+    It is kept in `close_reason`; channels and waiters are told the same.
+    """
+
+    _error: Any
+    _handshake_timeout: float
+    _close_timeout: float
+    inbound: Inbound
+    outbound: Outbound
+    close_reason: Exception | None
+
+    def close(self, reply_code: int = 200, reply_text: str = "Normal shutdown") -> None:
+        """Close the connection as AMQP asks; a second call changes nothing.
+
+        The peer has `close_timeout` seconds to answer, then the transport is aborted.
+        """
+        if self.is_closed or self.is_closing or self.inbound.deaf:  # deaf: it ends already
+            return
+        # The codes that can't be sent fail here, before anything else is closed.
+        encode_method(0, spec.Connection.Close(reply_code, reply_text, 0, 0))
+        if not self._opened:
+            super().close(reply_code, reply_text)
+            if self._transport is None:
+                self._on_stream_terminated(None)
+            return
+        self._guard(self._close_timeout, self._on_close_timeout)
+        # As channels do before they close; where the transport ends, none is left.
+        self.outbound.flush()
+        for channel in list(self._channels.values()):
+            if not (channel.is_closing or channel.is_closed):
+                channel.close(reply_code, reply_text)
+        if self.is_closed or self.is_closing:  # the transport has ended, or called somebody, within
+            return
+        self._set_connection_state(self.CONNECTION_CLOSING)
+        self._error = reason(
+            pika_exceptions.ConnectionClosedByClient, reply_code, reply_text, orderly=True
+        )
+        if not self._channels:  # else the last one's end does it
+            self._on_close_ready()
+
+    def abort(self, why: Exception) -> None:
+        """Drop the transport at once, for the reason given."""
+        if self._error is None:
+            self._error = why
+        self._remove_heartbeat()
+        self.inbound.deaf = True
+        if self._transport is not None:
+            abort(self._transport)
+        elif self.close_reason is None:
+            self._on_stream_terminated(None)
+
+    def _refuse(self, refusal: DecodeError, cause: BaseException | None = None) -> None:
+        """End the connection for what the peer did: Connection.Close and its code, then the end."""
+        LOGGER.error("Closing the connection: %s", refusal)
+        if self.inbound.deaf or self.is_closed:
+            return
+        close = spec.Connection.Close(refusal.reply_code, refusal.reply_text[:255], 0, 0)
+        why = reason(
+            ProtocolViolation,
+            refusal.reply_code,
+            refusal.reply_text,
+            orderly=False,
+            cause=cause or refusal,
+        )
+        self._end_after(close, why)
+
+    def _on_connection_close_from_broker(self, method_frame: frame.Method[Any]) -> None:
+        method = method_frame.method
+        why = reason(
+            pika_exceptions.ConnectionClosedByBroker,
+            method.reply_code,
+            method.reply_text,
+            orderly=True,
+        )
+        self._end_after(spec.Connection.CloseOk(), why)
+
+    def _end_after(self, last: Any, why: Exception) -> None:
+        """Send a last method, and end the transport; which may end by itself within write()."""
+        if self._error is None:
+            self._error = why
+        self._send_method(0, last)
+        self._terminate_stream(why)
+
+    def _terminate_stream(self, error: Exception | None) -> None:
+        """pika's way to end the transport; the first reason is the one that stays."""
+        if self._error is None:
+            self._error = error
+        self._remove_heartbeat()
+        self.inbound.deaf = True
+        if isinstance(error, _ABORTING):
+            self.abort(error)
+        else:
+            self._adapter_disconnect_stream()
+
+    def _on_stream_terminated(self, error: Exception | None) -> None:
+        self.inbound.deaf = True
+        self._cancel_guard()
+        why = self._error if self._error is not None else error
+        self._error = self.close_reason = final_reason(why, self._opened, self.connection_state)
+        for channel in list(self._channels.values()):
+            channel.lose(self._error)
+        # pika would guess from the state why a handshake failed, without the code and the text.
+        self._set_connection_state(self.CONNECTION_CLOSED)
+        super()._on_stream_terminated(None)
+        self.past, self.is_blocked = PastChannels(), False
+
+    def _adapter_disconnect_stream(self) -> None:
+        self.outbound.flush()
+        self.inbound.deaf = True
+        if self._transport is not None:
+            self._guard(LINGER, partial(abort, self._transport))
+            self._transport.loseConnection()
+
+    def _on_handshake_timeout(self) -> None:
+        text = f"the AMQP handshake took longer than handshake_timeout={self._handshake_timeout} s"
+        self._terminate_stream(reason(HandshakeTimeout, 0, text, orderly=False))
+
+    def _on_close_timeout(self) -> None:
+        LOGGER.warning("No Connection.CloseOk within %s s; aborting", self._close_timeout)
+        code, text = self._error.args if self._error else (0, "closed")
+        kind = pika_exceptions.ConnectionClosedByClient
+        self._error = reason(kind, code, text, orderly=False)
+        self.abort(self._error)

@@ -1,0 +1,388 @@
+"""pika's connection state machine, fed by the compiled decoder and written through one buffer.
+
+This module, `closing`, `timers` and `channel_state` are the only ones that touch pika's private
+names. What is overridden here exists in pika 1.3.2, in 1.4.x and on its main branch; pika's own
+frame buffer is never used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pika.channel
+import pika.connection
+from pika import exceptions as pika_exceptions
+from pika import frame, spec
+from twisted.internet import error as twisted_error
+from twisted.python.failure import Failure
+
+from pika_twisted.codec import chooser as _codec
+
+from . import heartbeat as liveness
+from pika_twisted._guard import guarded
+from pika_twisted.transport.layers import abort
+from .channel import Channel, encode_method
+from .closing import ClosingConnection
+from pika_twisted.exceptions import DecodeError
+from pika_twisted.transport.inbound import Inbound
+from pika_twisted.transport.outbound import Outbound
+from pika_twisted.transport.pacing import PacedGate
+from pika_twisted.channel.queue import ReceivedMessage
+from pika_twisted.stats import PastChannels
+from pika_twisted.transport.read_gate import ReadGate, WaterMarks
+
+#: What settles publishes of a channel in confirm mode.
+_CONFIRMS = (spec.Basic.Ack, spec.Basic.Nack)
+
+
+class _TwistedConnectionAdapter(ClosingConnection):
+    """pika's connection over a Twisted transport that somebody else connects.
+
+    `data_received()` never raises.
+    """
+
+    def __init__(
+        self,
+        parameters: pika.connection.Parameters | None,
+        on_open_callback: Callable[..., Any] | None,
+        on_open_error_callback: Callable[..., Any] | None,
+        on_close_callback: Callable[..., Any] | None,
+        custom_reactor: Any = None,
+        *,
+        direct_delivery: bool = True,
+        max_message_size: int = 128 << 20,
+        max_header_size: int = 1 << 20,
+        max_nesting: int = 100,
+        handshake_timeout: float = 15.0,
+        close_timeout: float = 10.0,
+        water_marks: WaterMarks | None = None,
+        read_interval: float = 0.0,
+    ) -> None:
+        self.gate = self._make_gate(water_marks, read_interval)
+        self.outbound = Outbound(self._adapter_call_later)
+        self.inbound = Inbound(self.outbound, self.gate, self._process_one, self._refuse)
+        self._on_data_available = self.inbound.receive
+        self._direct_delivery = direct_delivery
+        self._limits = {
+            "max_message_size": max_message_size,
+            "max_header_size": max_header_size,
+            "max_nesting": max_nesting,
+        }
+        self._handshake_timeout = handshake_timeout
+        self._close_timeout = close_timeout
+        self._reactor = custom_reactor
+        self._transport = None
+        # The callbacks of secrets under way. pika would call all of them at the first answer.
+        self._secrets: deque[Callable[..., Any] | None] = deque()
+        self.past = PastChannels()
+        self.close_reason: Exception | None = None
+        self.is_blocked = False
+        super().__init__(
+            parameters,
+            on_open_callback,
+            on_open_error_callback,
+            on_close_callback,
+            internal_connection_workflow=False,
+        )
+
+    def _make_gate(self, water_marks: WaterMarks | None, read_interval: float) -> ReadGate:
+        if not read_interval:
+            return ReadGate(water_marks, self._awaits_broker, time.monotonic)
+        return PacedGate(
+            water_marks,
+            self._awaits_broker,
+            time.monotonic,
+            read_interval,
+            lambda: self.messages_received,
+            self._adapter_call_later,
+        )
+
+    def _init_connection_state(self) -> None:
+        # pika calls this from its constructor and again after the stream has ended.
+        asked = self.params.frame_max or spec.FRAME_MAX_SIZE
+        self.inbound.start(
+            _codec.FrameDecoder(
+                ReceivedMessage, frame_max=max(asked, spec.FRAME_MIN_SIZE), **self._limits
+            )
+        )
+        super()._init_connection_state()
+        self.messages_indirect = 0
+
+    # What Twisted tells us
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the handshake on a connected transport."""
+        if self.close_reason is not None:  # closed or cancelled before it was connected
+            abort(transport)
+            return
+        self._transport = self.gate.transport = transport
+        self.outbound.attach(transport, self.gate.stay_open)
+        if self._handshake_timeout:
+            self._guard(self._handshake_timeout, self._on_handshake_timeout)
+        self._on_stream_connected()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the transport read, cut anywhere."""
+        self._on_data_available(data)
+
+    def connection_lost(self, error: Failure) -> None:
+        """The transport is gone: every channel and every waiter learns why."""
+        self._transport = None
+        self.gate.end()
+        self.outbound.detach()
+        why: Any = error.value
+        if isinstance(why, twisted_error.ConnectionDone):
+            # The end that both sides expected; a reason that is known already is the better one.
+            if self._error is None:
+                self._error = why
+            why = None
+        self._on_stream_terminated(why)
+
+    # The handshake
+
+    def _on_connection_tune(self, method_frame: frame.Method[Any]) -> None:
+        offered = method_frame.method.frame_max
+        if 0 < offered < spec.FRAME_MIN_SIZE:
+            raise DecodeError(
+                spec.FRAME_ERROR, f"frame_max {offered} is below {spec.FRAME_MIN_SIZE}"
+            )
+        super()._on_connection_tune(method_frame)
+        self.inbound.decoder.frame_max = self.outbound.buffer.frame_max = self.params.frame_max
+
+    def _on_connection_open_ok(self, method_frame: frame.Method[Any]) -> None:
+        self._cancel_guard()
+        super()._on_connection_open_ok(method_frame)
+
+    def _create_heartbeat_checker(self) -> liveness.HeartbeatChecker | None:
+        heartbeat = self.params.heartbeat
+        return liveness.HeartbeatChecker(self, heartbeat) if heartbeat else None
+
+    def _adapter_connect_stream(self) -> None:
+        raise pika_exceptions.AMQPConnectionError("Twisted connects the transport, not pika")
+
+    # Inbound
+
+    def _process_one(self, value: Any) -> None:
+        self._process_frame(value)
+
+    # pika counts from 0 when a connection begins, and adds 1 for a frame that it processes; its
+    # heartbeats look whether more octets have come.
+
+    @property
+    def bytes_received(self) -> int:
+        """How many octets have come."""
+        return self.inbound.octets
+
+    @bytes_received.setter
+    def bytes_received(self, count: int) -> None:
+        self.inbound.octets = count
+
+    @property
+    def frames_received(self) -> int:
+        """How many frames have come, those that the decoder delivered itself included."""
+        return self.inbound.frames
+
+    @frames_received.setter
+    def frames_received(self, count: int) -> None:
+        self.inbound.frames_processed += count - self.inbound.frames
+
+    @property
+    def messages_received(self) -> int:
+        """How many messages have come for consumers and gets."""
+        return int(self.inbound.decoder.messages_direct) + self.messages_indirect
+
+    def _process_frame(self, value: Any) -> None:
+        """Check what pika's state machine takes on trust, then hand the frame to it."""
+        if type(value) is frame.Heartbeat:
+            # pika's way costs 8 us for each of the thousands that one read can hold.
+            self.inbound.frames_processed += 1
+            if self._heartbeat_checker is not None:
+                self._heartbeat_checker.received()
+            return
+        if isinstance(value, frame.ProtocolHeader):
+            text = f"the server answered with AMQP {value.major}-{value.minor}-{value.revision}"
+            self._terminate_stream(pika_exceptions.IncompatibleProtocolError(text))
+            return
+        number = value.channel_number
+        channel = self._channels.get(number)
+        if channel is None and number:
+            raise DecodeError(spec.CHANNEL_ERROR, f"frame for channel {number}, which is not open")
+        if isinstance(value, frame.Method):
+            self._process_method(value, channel)
+        elif isinstance(value, _codec.OversizedContent):
+            channel.refuse_content(value)  # pyright: ignore[reportOptionalMemberAccess]
+        else:
+            super()._process_frame(value)
+
+    def _process_method(self, value: frame.Method[Any], channel: Channel | None) -> None:
+        method = value.method
+        if channel is None:
+            if not self._expects(value):
+                raise DecodeError(spec.COMMAND_INVALID, f"{method.NAME} is not expected now")
+            super()._process_frame(value)
+        elif type(method) in _CONFIRMS and channel.on_confirm is not None:
+            # Through pika's callback manager a confirm costs 11 us, three quarters of them there.
+            self.inbound.frames_processed += 1
+            channel.take_confirm(value)
+        elif spec.has_content(method.INDEX):
+            # pika would stop at an observer's callback and lose the method of the content.
+            self.inbound.frames_processed += 1
+            if not isinstance(method, spec.Basic.Return):
+                self.messages_indirect += 1
+            self._process_callbacks(value)
+            if value.channel_number in self._channels:
+                channel._handle_content_frame(value)
+        else:
+            super()._process_frame(value)
+
+    def _expects(self, value: frame.Method[Any]) -> bool:
+        """Whether a Connection method may come now; it takes note of blocked and unblocked."""
+        method = value.method
+        if isinstance(method, (spec.Connection.Blocked, spec.Connection.Unblocked)):
+            self.is_blocked = isinstance(method, spec.Connection.Blocked)
+            return bool(self._opened)
+        return bool(self._has_pending_callbacks(value))
+
+    # Outbound
+
+    def flush(self) -> None:
+        """Write everything that was encoded and still waits."""
+        self.outbound.flush()
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        self.outbound.write(marshaled_frames)
+
+    # pika counts from 0 when a connection begins.
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many octets were written."""
+        return int(self.outbound.buffer.octets_written)
+
+    @bytes_sent.setter
+    def bytes_sent(self, count: int) -> None:
+        self.outbound.buffer.octets_written = count
+
+    @property
+    def frames_sent(self) -> int:
+        """How many frames were written."""
+        return int(self.outbound.buffer.frames_written)
+
+    @frames_sent.setter
+    def frames_sent(self, count: int) -> None:
+        self.outbound.buffer.frames_written = count
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    # Channels
+
+    def channel(
+        self,
+        channel_number: int | None = None,
+        on_open_callback: Callable[..., Any] | None = None,
+    ) -> Channel:
+        """Open a channel. See pika.connection.Connection.channel; a number in use is refused."""
+        if channel_number is not None:
+            limit = self.params.channel_max or pika.channel.MAX_CHANNELS
+            if isinstance(channel_number, bool) or not isinstance(channel_number, int):
+                raise TypeError(f"channel_number must be an int, got {channel_number!r}")
+            if not 0 <= channel_number <= limit:
+                raise pika_exceptions.InvalidChannelNumber(
+                    f"channel_number {channel_number} is not between 1 and {limit}"
+                )
+            if channel_number in self._channels:
+                raise pika_exceptions.InvalidChannelNumber(
+                    f"channel_number {channel_number} is in use on this connection"
+                )
+        if not self.is_open:
+            raise pika_exceptions.ConnectionWrongStateError(f"The connection is not open: {self}")
+        number = channel_number or self._next_channel_number()
+        # Not pika's method, which looks the channel up by its number when it has sent Channel.Open:
+        # that is forgotten where a transport ends, or brings Channel.Close, within write().
+        channel = self._channels[number] = self._create_channel(number, on_open_callback)
+        self._add_channel_callbacks(number)
+        channel.open()
+        return channel
+
+    def update_secret(
+        self, new_secret: str, reason: str, callback: Callable[..., Any] | None = None
+    ) -> None:
+        """See pika.connection.Connection.update_secret; each call gets its own answer, in order."""
+        secret = spec.Connection.UpdateSecret(new_secret, reason)
+        encode_method(0, secret, self.outbound.buffer.frame_max)
+        if self.is_open:  # else pika raises
+            self._secrets.append(callback)
+        super().update_secret(new_secret, reason, self._on_secret_updated)
+
+    def _on_secret_updated(self, method_frame: frame.Method[Any]) -> None:
+        callback = self._secrets.popleft()
+        if callback is not None:
+            callback(method_frame)
+
+    def _create_channel(
+        self, channel_number: int, on_open_callback: Callable[..., Any] | None
+    ) -> Channel:
+        return Channel(self, channel_number, on_open_callback)
+
+    def subscribe(
+        self, channel_number: int, consumer_tag: str, backlog: Any, channel: object, token: object
+    ) -> None:
+        """Let the decoder put this consumer's messages into `backlog` itself.
+
+        The one shortcut past pika's state machine; `direct_delivery=False` closes it.
+        """
+        if self._direct_delivery:
+            self.inbound.decoder.subscribe(channel_number, consumer_tag, backlog, channel, token)
+
+    def unsubscribe(self, channel_number: int, consumer_tag: str) -> None:
+        """Send what comes for this consumer through pika's state machine again."""
+        self.inbound.decoder.unsubscribe(channel_number, consumer_tag)
+
+    def collect_confirms(
+        self, channel_number: int, confirms: list[Any] | None, token: object
+    ) -> None:
+        """Let the decoder put this channel's Basic.Ack and Basic.Nack into `confirms` itself."""
+        if self._direct_delivery:
+            self.inbound.decoder.collect_confirms(channel_number, confirms, token)
+
+    def _on_channel_cleanup(self, channel: Channel) -> None:
+        self.inbound.decoder.forget_channel(channel.channel_number)
+        super()._on_channel_cleanup(channel)
+
+    def _awaits_broker(self) -> bool:
+        """Whether anybody waits for an answer that the transport still has to bring."""
+        return (
+            not self.is_open
+            or bool(self.callbacks.pending(0, spec.Connection.UpdateSecretOk))
+            or any(channel.awaits_broker() for channel in self._channels.values())
+        )
+
+    def _rpc(
+        self,
+        channel_number: int,
+        method: Any,
+        callback: Callable[..., Any] | None = None,
+        acceptable_replies: Sequence[Any] | None = None,
+    ) -> None:
+        super()._rpc(channel_number, method, callback, acceptable_replies)
+        self.gate.resume()
+
+    @property
+    def is_rabbitmq(self) -> bool:
+        """Whether the server properties say that the broker is RabbitMQ."""
+        return (self.server_properties or {}).get("product") == "RabbitMQ"
+
+    # Callbacks of users: pika's methods, kept from raising into the state machine
+
+    def add_on_connection_blocked_callback(self, callback: Callable[..., Any]) -> None:
+        """See pika.connection.Connection.add_on_connection_blocked_callback."""
+        super().add_on_connection_blocked_callback(guarded(callback, "blocked callback"))
+
+    def add_on_connection_unblocked_callback(self, callback: Callable[..., Any]) -> None:
+        """See pika.connection.Connection.add_on_connection_unblocked_callback."""
+        super().add_on_connection_unblocked_callback(guarded(callback, "unblocked callback"))

@@ -1,0 +1,1 @@
+"""`RecoveringService`: a connection that comes back, with all that was on it."""

@@ -1,0 +1,1 @@
+"""Between the transport and the codec: sockets, reading, writing, pausing."""

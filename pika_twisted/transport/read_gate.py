@@ -1,0 +1,168 @@
+"""Back-pressure on reading: consumer queues with water marks that pause the transport.
+
+`prefetch_count` is the real bound of what a consumer holds: the broker stops sending by itself, and
+it drops a connection that it can't write to for 30 s. Water marks are for what prefetch doesn't
+bound, auto_ack consumers above all. They are close together, so that pauses are short.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from twisted.internet import defer
+
+from pika_twisted.deferreds.containers import OrderedSet
+from pika_twisted.channel.queue import ClosableDeferredQueue
+
+LOGGER = logging.getLogger("pika_twisted")
+
+
+class WaterMarks(NamedTuple):
+    """When a queue makes the connection stop reading, and when it goes on.
+
+    It stops when the queue holds `high_messages`, or bodies of `high_bytes` octets in all, and goes
+    on when it holds at most `low_messages` and `low_bytes`.
+    """
+
+    high_messages: int = 10_000
+    low_messages: int = 8_000
+    high_bytes: int = 64 << 20
+    low_bytes: int = 48 << 20
+
+    def check(self) -> WaterMarks:
+        """Itself; ValueError naming the mark that makes no sense."""
+        for kind, low, high in (
+            ("messages", self.low_messages, self.high_messages),
+            ("bytes", self.low_bytes, self.high_bytes),
+        ):
+            if not 0 <= low < high:
+                raise ValueError(
+                    f"low_{kind}={low} must be at least 0 and below high_{kind}={high}"
+                )
+        return self
+
+
+class ReadGate:
+    """Pauses one connection's transport while queues are full.
+
+    Never while something waits for the broker: its answer could only come through the same
+    transport, and whoever empties the queue may be the one that waits.
+    """
+
+    def __init__(self, marks: WaterMarks | None, waiting: Callable[[], bool], clock: Any) -> None:
+        self.marks = marks.check() if marks is not None else None
+        self.full = OrderedSet()
+        #: Whatever is true at the end of a read is followed by `settle()`.
+        self.asks_for_settle: Any = self.full
+        self.paused = False
+        self._waiting = waiting
+        self._clock = clock
+        self._paused_at = 0.0
+        self._paused_seconds = 0.0
+        self.transport: Any = None
+
+    @property
+    def paused_seconds(self) -> float:
+        """How long reading was paused, all pauses together."""
+        now = self._clock() - self._paused_at if self.paused else 0.0
+        return self._paused_seconds + now
+
+    def new_queue(self) -> ClosableDeferredQueue:
+        """A queue for one consumer."""
+        return ClosableDeferredQueue() if self.marks is None else WaterMarkedQueue(self, self.marks)
+
+    def settle(self) -> None:
+        """Pause if it is time to; called when everything that was read has been handed out."""
+        if self.full and not self.paused and self.transport is not None and not self._waiting():
+            self.paused = True
+            self._paused_at = self._clock()
+            self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Read on: the queues have room again, or somebody begins to wait for the broker."""
+        if self.paused:
+            seconds = self._clock() - self._paused_at
+            self.paused = False
+            self._paused_seconds += seconds
+            LOGGER.debug("Reading was paused for %.3f s by full consumer queues", seconds)
+            if self.transport is not None:
+                self.transport.resumeProducing()
+
+    def stay_open(self) -> None:
+        """Pause no more: the transport closes, and over TLS that takes the peer's close_notify."""
+        self.resume()
+        self.transport = None
+
+    def end(self) -> None:
+        """The transport is gone, and a pause with it."""
+        self.transport = None
+        self.resume()
+
+    def queue_has_room(self, queue: WaterMarkedQueue) -> None:
+        """`queue` is below its marks, or gone."""
+        self.full.discard(queue)
+        if not self.full:
+            self.resume()
+
+
+class WaterMarkedQueue(ClosableDeferredQueue):
+    """A consumer queue that tells a `ReadGate` when it is full and when it has room again."""
+
+    def __init__(self, gate: ReadGate, marks: WaterMarks) -> None:
+        super().__init__()
+        self._gate = gate
+        self._marks = marks
+        self._full = False
+
+    def wake(self) -> None:
+        """As in the base class; the queue may be full afterwards."""
+        super().wake()
+        pending, marks = self.pending, self._marks
+        if self._full or self.closed is not None:
+            return
+        if len(pending) >= marks.high_messages or pending.body_bytes >= marks.high_bytes:
+            self._full = True
+            self._gate.full.add(self)
+
+    def _taken(self) -> None:
+        pending, marks = self.pending, self._marks
+        if self.closed is not None or (
+            len(pending) <= marks.low_messages and pending.body_bytes <= marks.low_bytes
+        ):
+            self._full = False
+            self._gate.queue_has_room(self)
+
+    def get(self) -> defer.Deferred[Any]:
+        """As in the base class."""
+        deferred = super().get()
+        if self._full:
+            self._taken()
+        return deferred
+
+    def get_many(self, max_messages: int) -> defer.Deferred[list[Any]]:
+        """As in the base class."""
+        deferred = super().get_many(max_messages)
+        if self._full:
+            self._taken()
+        return deferred
+
+    def __anext__(self) -> Any:
+        awaitable = super().__anext__()
+        if self._full:
+            self._taken()
+        return awaitable
+
+    def drain(self) -> list[Any]:
+        """As in the base class."""
+        messages = super().drain()
+        if self._full:
+            self._taken()
+        return messages
+
+    def close(self, reason: Any, *, deliverable: bool = True, end: bool = False) -> None:
+        """As in the base class; a closed queue holds nobody up."""
+        super().close(reason, deliverable=deliverable, end=end)
+        if self._full:
+            self._taken()
