@@ -17,7 +17,7 @@ RUN := .venv/bin/python
 # tests/unit and tests/defects need nothing but what is installed; tests/benchmarks the checkout.
 UNIT = $(RUN) -m pytest -n auto --dist worksteal tests/unit tests/defects tests/benchmarks
 BROKER = $(RUN) -m pytest tests/broker
-SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*.pyx pika_twisted/codec/*.pxi)
+SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*/*.pyx pika_twisted/codec/*.pxi)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv build debug demo test test-unit test-broker test-long test-asan coverage fuzz soak bench check \
@@ -96,12 +96,12 @@ check: venv .venv/.group-check  ## lint, formatting, spelling, types, the stubs
 	.venv/bin/codespell
 	@mkdir -p build/check
 	@.github/scripts/join_codec.sh > build/check/_frame.pyx
-	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/cython-lint build/check/_frame.pyx $(wildcard pika_twisted/*.pyx)
-	$(foreach source,$(wildcard *.pyx pika_twisted/*.pyx),\
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/cython-lint build/check/_frame.pyx $(wildcard pika_twisted/*/*.pyx)
+	$(foreach source,$(wildcard *.pyx pika_twisted/*/*.pyx),\
 		.venv/bin/cython -Werror -o build/check/$(notdir $(source)).c $(source) &&) true
 	$(RUN) -m mypy
 	.venv/bin/pyright --pythonpath $(RUN)
-	$(RUN) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.allow pika_twisted._frame pika_twisted._ready
+	$(RUN) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.allow pika_twisted._frame pika_twisted.deferreds._ready
 
 docs: venv .venv/.group-docs  ## the documentation, into build/docs
 	$(RUN) -m sphinx -W --keep-going -q -b html docs build/docs
@@ -111,5 +111,6 @@ wheel: venv  ## sdist and wheels as a release has them, tested in clean environm
 
 clean:  ## remove what was built, and .venv
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
-	rm -f pika_twisted/*.so pika_twisted/*.pyd *.c *.html pika_twisted/*.c pika_twisted/*.html
+	rm -f *.c *.html
+	find pika_twisted -name '*.so' -delete -o -name '*.pyd' -delete -o -name '*.c' -delete -o -name '*.html' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,7 @@ DEBUG = os.environ.get("PIKA_TWISTED_DEBUG") == "1"
 
 SOURCES = {
     "pika_twisted._frame": "_frame.pyx",
-    "pika_twisted.deferreds._ready": "pika_twisted/_ready.pyx",
+    "pika_twisted.deferreds._ready": "pika_twisted/deferreds/_ready.pyx",
 }
 INCLUDED = {"pika_twisted._frame": sorted(glob.glob("pika_twisted/codec/*.pxi"))}
 

@@ -8,8 +8,10 @@ Begin with `connect()`, or with `RecoveringService` where the connection has to 
 
 from __future__ import annotations
 
-from . import _requirements  # first: says what is too old
 from pika_twisted.channel.channel import TwistedChannel
+from pika_twisted.channel.ledger import AlreadySettled
+from pika_twisted.channel.queue import ClosableDeferredQueue, ReceivedMessage
+from pika_twisted.connecting.connect import connect
 from pika_twisted.connecting.failures import (
     ConnectFailed,
     ConnectionRefused,
@@ -17,18 +19,17 @@ from pika_twisted.connecting.failures import (
     HostNotFound,
     TLSFailed,
 )
-from pika_twisted.connecting.connect import connect
-from .handlers import Handling, consume
-from ._install import install
-from pika_twisted.channel.ledger import AlreadySettled
-from ._losses import NotConnected
-from .protocol import TwistedProtocolConnection
-from .publisher import Publisher, PublisherOverflow, PublishTimeout
-from pika_twisted.channel.queue import ClosableDeferredQueue, ReceivedMessage
 from pika_twisted.recovery.channel import RecoveringChannel
 from pika_twisted.recovery.service import RecoveringService
-from .stats import ConnectionStats, ServiceStats
 from pika_twisted.transport.read_gate import WaterMarks
+
+from . import _requirements as _requirements  # first: says what is too old
+from ._install import install
+from ._losses import NotConnected
+from .handlers import Handling, consume
+from .protocol import TwistedProtocolConnection
+from .publisher import Publisher, PublisherOverflow, PublishTimeout
+from .stats import ConnectionStats, ServiceStats
 
 __version__ = "0.1.0"
 

@@ -11,9 +11,9 @@ def report() -> str:
     import pika
     import twisted
 
-    from . import __version__
-
     from pika_twisted.codec import chooser as _codec
+
+    from . import __version__
 
     lines = [
         f"pika_twisted {__version__}, {_codec.IMPLEMENTATION} codec",

@@ -9,11 +9,9 @@ from typing import Any
 
 import pika.adapters
 
-from pika_twisted.channel import channel
+from pika_twisted.channel import channel, queue
 
 from . import protocol
-
-from pika_twisted.channel import queue
 
 NAME = "pika.adapters.twisted_connection"
 

@@ -20,11 +20,12 @@ from twisted.internet import defer
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from ._arguments import check_seconds, check_whole
-from pika_twisted.deferreds.containers import OrderedSet
-from pika_twisted.deferreds.waiters import Waiters
 from pika_twisted.channel.ledger import AlreadySettled
 from pika_twisted.channel.queue import ReceivedMessage
+from pika_twisted.deferreds.containers import OrderedSet
+from pika_twisted.deferreds.waiters import Waiters
+
+from ._arguments import check_seconds, check_whole
 
 LOGGER = logging.getLogger("pika_twisted")
 

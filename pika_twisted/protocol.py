@@ -11,21 +11,29 @@ from pika import frame, spec
 from twisted.internet import defer, protocol
 from twisted.python.failure import Failure
 
-from ._arguments import check_parameters, check_seconds, check_whole
-from pika_twisted.deferreds.containers import OrderedSet
-from ._guard import guarded
-from ._reasons import as_exception, fresh_exception
-from pika_twisted.deferreds.waiters import Waiters
 from pika_twisted.channel.channel import TwistedChannel
-from pika_twisted.pika_state.connection import _TwistedConnectionAdapter
-from .exceptions import Reason, reason
-from pika_twisted.transport.write_drain import WriteDrain
-from pika_twisted.transport.sockets import tune
-from .stats import ConnectionStats, of_connection
+from pika_twisted.channel.queue import ReceivedMessage
+from pika_twisted.deferreds.containers import OrderedSet
+from pika_twisted.deferreds.waiters import Waiters
+from pika_twisted.pika_state.connection import Connection
 from pika_twisted.pika_state.timers import _TimerHandle
 from pika_twisted.transport.read_gate import WaterMarks
+from pika_twisted.transport.sockets import tune
+from pika_twisted.transport.write_drain import WriteDrain
+
+from ._arguments import check_parameters, check_seconds, check_whole
+from ._guard import guarded
+from ._reasons import as_exception, fresh_exception
+from .exceptions import Reason, reason
+from .stats import ConnectionStats, of_connection
 
 __all__ = ["TwistedProtocolConnection", "_TimerHandle", "_TwistedConnectionAdapter"]
+
+
+class _TwistedConnectionAdapter(Connection):
+    """pika's connection, under the name that pika's own adapter gives it."""
+
+    message_class = ReceivedMessage
 
 
 class TwistedProtocolConnection(protocol.Protocol):
@@ -324,7 +332,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         if type(self).dataReceived is _data_received:
             # What that comes down to, without two Python calls for each read.
             vars(self).setdefault("dataReceived", self._impl.inbound.receive)
-        self._drain = WriteDrain(transport, self._impl._adapter_call_later)
+        self._drain = WriteDrain(transport, self._impl.call_later)
         self._impl.connection_made(transport)
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
 

@@ -13,10 +13,11 @@ from pika import spec
 from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
-from ._arguments import check_seconds, check_whole
 from pika_twisted.deferreds.containers import OrderedSet
-from ._reasons import fresh_exception
 from pika_twisted.deferreds.waiters import Waiters
+
+from ._arguments import check_seconds, check_whole
+from ._reasons import fresh_exception
 from .exceptions import WithText
 
 LOGGER = logging.getLogger("pika_twisted")

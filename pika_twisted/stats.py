@@ -88,42 +88,43 @@ class ServiceStats:
     connection: ConnectionStats = ConnectionStats()
 
 
-class PastChannels:
-    """What the closed channels of a connection add to its numbers."""
+@dataclass(frozen=True)
+class ChannelCounts:
+    """What one channel adds to the numbers of its connection."""
 
-    def __init__(self) -> None:
-        self.published = 0
-        self.acks = 0
-        self.acks_sent = 0
+    published: int = 0
+    acks: int = 0
+    acks_sent: int = 0
 
-    def add(self, channel: Any) -> None:
-        """This TwistedChannel closes."""
-        self.published += channel._confirms.last_number
-        if channel._ledger is not None:
-            self.acks += channel._ledger.acks_in
-            self.acks_sent += channel._ledger.acks_out
+    def plus(self, other: ChannelCounts) -> ChannelCounts:
+        """Return the sum of both."""
+        return ChannelCounts(
+            self.published + other.published,
+            self.acks + other.acks,
+            self.acks_sent + other.acks_sent,
+        )
 
 
-def of_connection(adapter: Any) -> ConnectionStats:
+def of_connection(connection: Any) -> ConnectionStats:
     """Count what one connection's state machine and its channels know."""
-    faces = [each.face for each in adapter._channels.values() if each.face is not None]
-    channels = [face for face in faces if face._closed is None]
-    queues = [queue for channel in channels for queue in channel._consumers.values()]
-    past = adapter.past
-    ledgers = [channel._ledger for channel in channels if channel._ledger is not None]
+    channels = connection.twisted_channels
+    queues = [queue for channel in channels for queue in channel._queues()]
+    counts = connection.past_channels
+    for channel in channels:
+        counts = counts.plus(channel._counts())
     return ConnectionStats(
-        bytes_received=adapter.bytes_received,
-        bytes_sent=adapter.bytes_sent,
-        frames_received=adapter.frames_received,
-        frames_sent=adapter.frames_sent,
-        messages_received=adapter.messages_received,
-        published=past.published + sum(channel._confirms.last_number for channel in channels),
+        bytes_received=connection.bytes_received,
+        bytes_sent=connection.bytes_sent,
+        frames_received=connection.frames_received,
+        frames_sent=connection.frames_sent,
+        messages_received=connection.messages_received,
+        published=counts.published,
         unconfirmed=sum(channel._confirms.outstanding for channel in channels),
-        acks=past.acks + sum(ledger.acks_in for ledger in ledgers),
-        acks_sent=past.acks_sent + sum(ledger.acks_out for ledger in ledgers),
-        paused_seconds=adapter.gate.paused_seconds,
-        is_blocked=adapter.is_blocked,
-        channels=len(adapter._channels),
+        acks=counts.acks,
+        acks_sent=counts.acks_sent,
+        paused_seconds=connection.gate.paused_seconds,
+        is_blocked=connection.is_blocked,
+        channels=connection.channel_count,
         consumers=len(queues),
         queued_messages=sum(len(queue.pending) for queue in queues),
         queued_bytes=sum(queue.pending.body_bytes for queue in queues),

@@ -18,7 +18,7 @@ CC=gcc \
     "$python" setup.py -q build_ext --build-lib "$there" --build-temp "$there/temp"
 rm -rf "$there/tests"
 cp -r tests pyproject.toml "$there"
-cp pika_twisted/*.py pika_twisted/*.pyi "$there/pika_twisted"
+find pika_twisted -name '*.py' -o -name '*.pyi' | xargs cp --parents -t "$there"
 
 cd "$there"
 # Leaks are looked for elsewhere (the interpreter's own are many); PYTHONMALLOC=malloc is what lets
@@ -28,7 +28,7 @@ export PYTHONMALLOC=malloc
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 "$python" -c "
-import pika_twisted, pika_twisted._codec as codec
+import pika_twisted, pika_twisted.codec.chooser as codec
 assert 'build/asan' in pika_twisted.__file__ and codec.IMPLEMENTATION == 'compiled', pika_twisted"
 exec "$python" -m pytest -n auto --dist worksteal -p no:cacheprovider -o timeout=600 \
     tests/unit tests/defects "$@"

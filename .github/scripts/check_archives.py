@@ -11,11 +11,11 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-MODULES = ("_frame", "_ready")
+MODULES = ("_frame", "deferreds/_ready")
 WHEEL_NEEDS = (
     "pika_twisted/__init__.py",
     "pika_twisted/_frame.pyi",
-    "pika_twisted/_ready.pyi",
+    "pika_twisted/deferreds/_ready.pyi",
     "pika_twisted/py.typed",
 )
 # Sources of the compiled modules, what is generated from them, what only a checkout is for.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pika_twisted._arguments import check_ack_delay
 from pika_twisted.pika_state.channel import Channel
+
 from .ledger import AlreadySettled, Ledger
 
 if TYPE_CHECKING:

@@ -15,18 +15,21 @@ from pika import frame, spec
 from twisted.internet import defer
 
 from pika_twisted._arguments import check_auto_ack
-from pika_twisted.deferreds.containers import OrderedSet, TagIndex
-from pika_twisted.deferreds.lazy import succeeded
 from pika_twisted._guard import guarded
 from pika_twisted._reasons import fresh_exception
+from pika_twisted.deferreds.containers import OrderedSet, TagIndex
+from pika_twisted.deferreds.lazy import succeeded
 from pika_twisted.pika_state.channel import Channel
+from pika_twisted.stats import ChannelCounts
+
+from .acknowledging import Settling
 from .consumer import Consumer
-from .getting import Getting
 from .encoders import PlainEncoder
+from .getting import Getting
 from .publishing import Publishing
 from .queue import ClosableDeferredQueue
-from .acknowledging import Settling
 from .topology import Topology
+from .water_marked_queue import queue_for
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -274,7 +277,7 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         except TypeError:
             return defer.fail()
         ours = isinstance(self._channel, Channel)
-        messages = self._channel.connection.gate.new_queue() if ours else ClosableDeferredQueue()
+        messages = queue_for(self._channel.connection.gate) if ours else ClosableDeferredQueue()
         consumer = Consumer(self, messages, auto_ack, self._requeue, self._cancel_consumer)
         return self._start_consumer(consumer, queue, exclusive, consumer_tag, arguments)
 
@@ -424,13 +427,22 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         """
         self._channel.close(reply_code=reply_code, reply_text=reply_text)
 
+    def _queues(self) -> list[ClosableDeferredQueue]:
+        return list(self._consumers.values())
+
+    def _counts(self) -> ChannelCounts:
+        ledger = self._ledger
+        acks, acks_sent = (0, 0) if ledger is None else (ledger.acks_in, ledger.acks_out)
+        return ChannelCounts(self._confirms.last_number, acks, acks_sent)
+
     def _on_channel_closed(self, _channel: Any, reason: BaseException) -> None:
         """Everything that is outstanding learns why, the oldest first."""
         self._closed = reason
         if isinstance(self._encoder, PlainEncoder):
             self._encoder.open = False
         if isinstance(self._channel, Channel):
-            self._channel.connection.past.add(self)
+            connection = self._channel.connection
+            connection.past_channels = connection.past_channels.plus(self._counts())
         calls, self._calls = self._calls, OrderedSet()
         observers, self._observers = self._observers, OrderedSet()
         consumers, self._consumers = self._consumers, {}

@@ -19,8 +19,8 @@ from pika.exceptions import NackError, UnroutableError
 from pika.spec import Basic
 from twisted.internet import defer
 
-from pika_twisted.deferreds.lazy import settle, unconfirmed
 from pika_twisted._reasons import fresh_exception
+from pika_twisted.deferreds.lazy import settle, unconfirmed
 
 LOGGER = logging.getLogger("pika_twisted")
 

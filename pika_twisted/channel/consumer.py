@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pika_twisted.deferreds.lazy import Waker
+
 from .ledger import Ledger
 from .queue import ClosableDeferredQueue, ReceivedMessage, stock_wake
 

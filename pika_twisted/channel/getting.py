@@ -16,6 +16,7 @@ from twisted.internet import defer
 
 from pika_twisted._arguments import check_auto_ack
 from pika_twisted._reasons import fresh_exception
+
 from .queue import AutoAcknowledged, ReceivedMessage
 
 if TYPE_CHECKING:

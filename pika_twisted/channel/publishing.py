@@ -12,11 +12,12 @@ from typing import Any, cast
 from pika import frame, spec
 from twisted.internet import defer
 
-from pika_twisted.deferreds.lazy import succeeded
 from pika_twisted._guard import guarded
 from pika_twisted._reasons import fresh_exception
+from pika_twisted.deferreds.lazy import succeeded
 from pika_twisted.deferreds.waiters import Waiters
 from pika_twisted.pika_state.channel import Channel
+
 from .confirms import PublisherConfirms
 from .queue import ReceivedMessage
 

@@ -13,11 +13,11 @@ from twisted.internet import defer
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
-from pika_twisted.transport.layers import abort
+from pika_twisted.protocol import TwistedProtocolConnection
+from pika_twisted.transport.sockets import abort, set_options
+
 from .failures import explain
 from .targets import Place, places
-from pika_twisted.protocol import TwistedProtocolConnection
-from pika_twisted.transport.sockets import set_options
 
 __all__ = ["Connecting", "connect"]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from twisted.internet import defer
 
-from pika_twisted.codec import chooser as _codec
 from pika_twisted._reasons import fresh_exception
+from pika_twisted.codec import chooser as _codec
 
 if _codec.IMPLEMENTATION == "compiled":
     from . import _ready

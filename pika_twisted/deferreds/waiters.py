@@ -7,8 +7,9 @@ from typing import Any
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
-from .containers import OrderedSet
 from pika_twisted._reasons import as_exception, fresh_exception
+
+from .containers import OrderedSet
 
 
 class Waiters(OrderedSet):

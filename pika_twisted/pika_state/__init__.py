@@ -1,1 +1,1 @@
-"""pika's connection and channel state machines; the only folder that touches pika's private names."""
+"""pika's state machines of connection and channel: no other folder touches pika's private names."""

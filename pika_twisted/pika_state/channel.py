@@ -23,8 +23,8 @@ from pika import exceptions as pika_exceptions
 from pika import frame, spec, validators
 from pika.callback import CallbackManager
 
-from pika_twisted.codec.errors import UnsupportedField
 from pika_twisted._reasons import fresh_exception
+from pika_twisted.codec.errors import UnsupportedField
 from pika_twisted.exceptions import on_channel
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _culprit(method: Any) -> str | None:
 
 
 class Channel(PikaChannel):  # type: ignore[misc]
-    """One AMQP channel of a `_TwistedConnectionAdapter`, which makes it."""
+    """One AMQP channel of a `Connection`, which makes it."""
 
     _blocking: Any
     _closing_reason: Any

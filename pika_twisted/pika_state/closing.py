@@ -9,13 +9,14 @@ from typing import Any
 from pika import exceptions as pika_exceptions
 from pika import frame, spec
 
-from pika_twisted.transport.layers import abort
-from .channel import encode_method
 from pika_twisted._endings import final_reason
 from pika_twisted.exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
+from pika_twisted.stats import ChannelCounts
 from pika_twisted.transport.inbound import Inbound
 from pika_twisted.transport.outbound import Outbound
-from pika_twisted.stats import PastChannels
+from pika_twisted.transport.sockets import abort
+
+from .channel import encode_method
 from .timers import TimedConnection
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -139,7 +140,7 @@ class ClosingConnection(TimedConnection):
         # pika would guess from the state why a handshake failed, without the code and the text.
         self._set_connection_state(self.CONNECTION_CLOSED)
         super()._on_stream_terminated(None)
-        self.past, self.is_blocked = PastChannels(), False
+        self.past_channels, self.is_blocked = ChannelCounts(), False
 
     def _adapter_disconnect_stream(self) -> None:
         self.outbound.flush()

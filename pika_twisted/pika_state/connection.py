@@ -19,30 +19,32 @@ from pika import frame, spec
 from twisted.internet import error as twisted_error
 from twisted.python.failure import Failure
 
-from pika_twisted.codec import chooser as _codec
-
-from . import heartbeat as liveness
 from pika_twisted._guard import guarded
-from pika_twisted.transport.layers import abort
-from .channel import Channel, encode_method
-from .closing import ClosingConnection
+from pika_twisted.codec import chooser as _codec
 from pika_twisted.exceptions import DecodeError
+from pika_twisted.stats import ChannelCounts
 from pika_twisted.transport.inbound import Inbound
 from pika_twisted.transport.outbound import Outbound
 from pika_twisted.transport.pacing import PacedGate
-from pika_twisted.channel.queue import ReceivedMessage
-from pika_twisted.stats import PastChannels
 from pika_twisted.transport.read_gate import ReadGate, WaterMarks
+from pika_twisted.transport.sockets import abort
+
+from . import heartbeat as liveness
+from .channel import Channel, encode_method
+from .closing import ClosingConnection
 
 #: What settles publishes of a channel in confirm mode.
 _CONFIRMS = (spec.Basic.Ack, spec.Basic.Nack)
 
 
-class _TwistedConnectionAdapter(ClosingConnection):
+class Connection(ClosingConnection):
     """pika's connection over a Twisted transport that somebody else connects.
 
     `data_received()` never raises.
     """
+
+    #: What a message is made of: `message_class(channel, method, properties, body)`.
+    message_class: type[Any]
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class _TwistedConnectionAdapter(ClosingConnection):
         read_interval: float = 0.0,
     ) -> None:
         self.gate = self._make_gate(water_marks, read_interval)
-        self.outbound = Outbound(self._adapter_call_later)
+        self.outbound = Outbound(self.call_later)
         self.inbound = Inbound(self.outbound, self.gate, self._process_one, self._refuse)
         self._on_data_available = self.inbound.receive
         self._direct_delivery = direct_delivery
@@ -77,7 +79,7 @@ class _TwistedConnectionAdapter(ClosingConnection):
         self._transport = None
         # The callbacks of secrets under way. pika would call all of them at the first answer.
         self._secrets: deque[Callable[..., Any] | None] = deque()
-        self.past = PastChannels()
+        self.past_channels = ChannelCounts()
         self.close_reason: Exception | None = None
         self.is_blocked = False
         super().__init__(
@@ -97,7 +99,7 @@ class _TwistedConnectionAdapter(ClosingConnection):
             time.monotonic,
             read_interval,
             lambda: self.messages_received,
-            self._adapter_call_later,
+            self.call_later,
         )
 
     def _init_connection_state(self) -> None:
@@ -105,7 +107,7 @@ class _TwistedConnectionAdapter(ClosingConnection):
         asked = self.params.frame_max or spec.FRAME_MAX_SIZE
         self.inbound.start(
             _codec.FrameDecoder(
-                ReceivedMessage, frame_max=max(asked, spec.FRAME_MIN_SIZE), **self._limits
+                self.message_class, frame_max=max(asked, spec.FRAME_MIN_SIZE), **self._limits
             )
         )
         super()._init_connection_state()
@@ -280,6 +282,17 @@ class _TwistedConnectionAdapter(ClosingConnection):
             self._transport.write(data)
 
     # Channels
+
+    @property
+    def channel_count(self) -> int:
+        """How many channels there are, those that open or close included."""
+        return len(self._channels)
+
+    @property
+    def twisted_channels(self) -> list[Any]:
+        """The `TwistedChannel`s that are not closed."""
+        found = [each.face for each in self._channels.values()]
+        return [each for each in found if each is not None and each._closed is None]
 
     def channel(
         self,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet import interfaces
 
-from pika_twisted.transport.layers import innermost
+from pika_twisted.transport.sockets import innermost
 
 if TYPE_CHECKING:
     # pika's stubs have none of the private names that the checker is made of.

@@ -41,14 +41,15 @@ class TimedConnection(PikaConnection):  # type: ignore[misc]
     def _guard(self, delay: float, expire: Callable[[], Any]) -> None:
         """Arm the connection's one guard timer: handshake, then close, then linger."""
         self._cancel_guard()
-        self._guard_timer = self._adapter_call_later(delay, expire)
+        self._guard_timer = self.call_later(delay, expire)
 
     def _cancel_guard(self) -> None:
         timer, self._guard_timer = self._guard_timer, None
         if timer is not None:
             timer.cancel()
 
-    def _adapter_call_later(self, delay: float, callback: Callable[..., Any]) -> _TimerHandle:
+    def call_later(self, delay: float, callback: Callable[..., Any]) -> _TimerHandle:
+        """Run `callback` after `delay` seconds, on the connection's reactor."""
         return _TimerHandle(self._get_reactor().callLater(delay, callback))
 
     def _adapter_remove_timeout(self, timeout_id: _TimerHandle) -> None:
@@ -66,3 +67,6 @@ class TimedConnection(PikaConnection):  # type: ignore[misc]
 
             self._reactor = reactor
         return self._reactor
+
+    def _adapter_call_later(self, delay: float, callback: Callable[..., Any]) -> _TimerHandle:
+        return self.call_later(delay, callback)

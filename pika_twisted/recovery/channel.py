@@ -20,13 +20,14 @@ from pika_twisted._arguments import (
     check_whole,
 )
 from pika_twisted._guard import guarded
-from pika_twisted._reasons import fresh_exception
-from pika_twisted.deferreds.waiters import Waiters
-from pika_twisted.connecting.connect import maybe_await
-from .consumers import Consuming
 from pika_twisted._losses import GoneEncoder, NotConnected, is_loss
+from pika_twisted._reasons import fresh_exception
 from pika_twisted.channel.acknowledging import BATCH
 from pika_twisted.channel.topology import Topology
+from pika_twisted.connecting.connect import maybe_await
+from pika_twisted.deferreds.waiters import Waiters
+
+from .consumers import Consuming
 
 LOGGER = logging.getLogger("pika_twisted")
 

@@ -8,7 +8,8 @@ from typing import Any
 from pika import exceptions as pika_exceptions
 
 from pika_twisted.channel.consumer import Consumer
-from pika_twisted.transport.read_gate import WaterMarkedQueue, WaterMarks
+from pika_twisted.channel.water_marked_queue import WaterMarkedQueue
+from pika_twisted.transport.read_gate import WaterMarks
 
 #: For a service without water marks.
 _NEVER = WaterMarks(1 << 62, 1 << 61, 1 << 62, 1 << 61)

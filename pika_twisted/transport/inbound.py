@@ -10,6 +10,7 @@ from pika import spec
 
 from pika_twisted.codec import chooser as _codec
 from pika_twisted.exceptions import DecodeError
+
 from .outbound import Outbound
 from .read_gate import ReadGate
 

@@ -1,4 +1,4 @@
-"""Back-pressure on reading: consumer queues with water marks that pause the transport.
+"""`ReadGate`: pauses the transport while consumer queues are full.
 
 `prefetch_count` is the real bound of what a consumer holds: the broker stops sending by itself, and
 it drops a connection that it can't write to for 30 s. Water marks are for what prefetch doesn't
@@ -11,10 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from twisted.internet import defer
-
 from pika_twisted.deferreds.containers import OrderedSet
-from pika_twisted.channel.queue import ClosableDeferredQueue
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -69,10 +66,6 @@ class ReadGate:
         now = self._clock() - self._paused_at if self.paused else 0.0
         return self._paused_seconds + now
 
-    def new_queue(self) -> ClosableDeferredQueue:
-        """A queue for one consumer."""
-        return ClosableDeferredQueue() if self.marks is None else WaterMarkedQueue(self, self.marks)
-
     def settle(self) -> None:
         """Pause if it is time to; called when everything that was read has been handed out."""
         if self.full and not self.paused and self.transport is not None and not self._waiting():
@@ -100,69 +93,8 @@ class ReadGate:
         self.transport = None
         self.resume()
 
-    def queue_has_room(self, queue: WaterMarkedQueue) -> None:
+    def queue_has_room(self, queue: object) -> None:
         """`queue` is below its marks, or gone."""
         self.full.discard(queue)
         if not self.full:
             self.resume()
-
-
-class WaterMarkedQueue(ClosableDeferredQueue):
-    """A consumer queue that tells a `ReadGate` when it is full and when it has room again."""
-
-    def __init__(self, gate: ReadGate, marks: WaterMarks) -> None:
-        super().__init__()
-        self._gate = gate
-        self._marks = marks
-        self._full = False
-
-    def wake(self) -> None:
-        """As in the base class; the queue may be full afterwards."""
-        super().wake()
-        pending, marks = self.pending, self._marks
-        if self._full or self.closed is not None:
-            return
-        if len(pending) >= marks.high_messages or pending.body_bytes >= marks.high_bytes:
-            self._full = True
-            self._gate.full.add(self)
-
-    def _taken(self) -> None:
-        pending, marks = self.pending, self._marks
-        if self.closed is not None or (
-            len(pending) <= marks.low_messages and pending.body_bytes <= marks.low_bytes
-        ):
-            self._full = False
-            self._gate.queue_has_room(self)
-
-    def get(self) -> defer.Deferred[Any]:
-        """As in the base class."""
-        deferred = super().get()
-        if self._full:
-            self._taken()
-        return deferred
-
-    def get_many(self, max_messages: int) -> defer.Deferred[list[Any]]:
-        """As in the base class."""
-        deferred = super().get_many(max_messages)
-        if self._full:
-            self._taken()
-        return deferred
-
-    def __anext__(self) -> Any:
-        awaitable = super().__anext__()
-        if self._full:
-            self._taken()
-        return awaitable
-
-    def drain(self) -> list[Any]:
-        """As in the base class."""
-        messages = super().drain()
-        if self._full:
-            self._taken()
-        return messages
-
-    def close(self, reason: Any, *, deliverable: bool = True, end: bool = False) -> None:
-        """As in the base class; a closed queue holds nobody up."""
-        super().close(reason, deliverable=deliverable, end=end)
-        if self._full:
-            self._taken()

@@ -1,4 +1,4 @@
-"""How the socket of a connection is set."""
+"""Sockets below a connection: finding, setting and aborting one, through TLS and other wrappers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 from pika import tcp_socket_opts
 from twisted.internet import interfaces
-
-from .layers import innermost
+from twisted.protocols.policies import ProtocolWrapper
 
 #: Octets that leave in one turn of the reactor. Twisted's 128 KiB are less than 1,000 publishes:
 #: the rest of each turn piles up in pages never touched before, a third of a publish's cost. A
@@ -56,3 +55,18 @@ def _set_no_delay(transport: Any) -> Any:
     except (AttributeError, OSError):
         return None
     return transport
+
+
+def innermost(transport: Any) -> Any:
+    """The transport at the bottom, which owns the socket.
+
+    A wrapper passes on what it does not know, so its attributes don't tell it from the socket.
+    """
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
+
+
+def abort(transport: Any) -> None:
+    """End it at once; one that can't, as that of a `ProcessEndpoint`, when it has sent its data."""
+    getattr(transport, "abortConnection", transport.loseConnection)()

@@ -8,8 +8,9 @@ from typing import Any
 from twisted.internet import defer, interfaces
 from zope.interface import implementer
 
-from .layers import innermost
 from pika_twisted.deferreds.waiters import Waiters
+
+from .sockets import innermost
 
 #: A heartbeat frame: something to write, so that the transport says whether it is full.
 _HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"

@@ -55,19 +55,6 @@ def imported(module: Path) -> Iterator[str]:
                 yield from [each.module] if each.module else [name.name for name in each.names]
 
 
-def test_the_table_of_modules() -> None:
-    """Every module stands in a row of "Who may know what" and imports no row below."""
-    text = (ROOT / "docs/how-it-works.md").read_text()
-    table = text.partition("## Who may know what")[2].partition("\n## ")[0]
-    rows = [re.findall(r"`(\w+)\.pyx?`", row) for row in re.findall(r"^\| (`.*?) \|", table, re.M)]
-    row_of = {name: number for number, row in enumerate(rows) for name in row}
-    modules = {path.stem: path for path in (ROOT / "pika_twisted").glob("*.py")}
-    assert sorted(row_of) == sorted({*modules, "_frame", "_ready"})
-    for name, path in modules.items():
-        for other in imported(path):
-            assert row_of.get(other, -1) <= row_of[name], f"{name} imports {other}"
-
-
 # Names for the library's own modules, which `:members:` would show.
 INTERNAL = {
     "ConnectionStats": {"plus"},

@@ -25,9 +25,11 @@ def build(there: Path) -> Path:
     """The fuzzer's program, in a folder with its own copy of the package and the tests."""
     there.mkdir(parents=True, exist_ok=True)
     _build_modules(there)
-    for source in (ROOT / "pika_twisted").glob("*.py*"):
+    for source in (ROOT / "pika_twisted").rglob("*.py*"):
         if source.suffix in (".py", ".pyi"):
-            shutil.copy(source, there / "pika_twisted")
+            target = there / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
     shutil.rmtree(there / "tests", ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "broker")
     shutil.copytree(ROOT / "tests", there / "tests", ignore=ignored)

@@ -25,7 +25,9 @@ def load(implementation: str, module: str = "queue") -> ModuleType:
     if implementation == _codec.IMPLEMENTATION:
         return importlib.import_module(f"pika_twisted.{module}")
     codec = importlib.import_module(
-        "pika_twisted._frame" if implementation == "compiled" else "pika_twisted.codec.reference.decoder"
+        "pika_twisted._frame"
+        if implementation == "compiled"
+        else "pika_twisted.codec.reference.decoder"
     )
     saved = {name: importlib.import_module(f"pika_twisted.{name}") for name in _MODULES}
     try:

@@ -15,8 +15,8 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 import pika_twisted
-from pika_twisted.connecting import failures as connect_errors
 from pika_twisted._losses import GoneEncoder, NotConnected, is_loss
+from pika_twisted.connecting import failures as connect_errors
 from pika_twisted.connecting.targets import places
 from tests.support.outcome import Outcome, run, watch
 from tests.support.peer import Peer

@@ -9,8 +9,8 @@ import pytest
 from pika import exceptions, spec
 
 from pika_twisted import TwistedProtocolConnection
-from pika_twisted.pika_state.channel import MOST_STRANGERS
 from pika_twisted.exceptions import HandshakeTimeout, UndecodableProperties
+from pika_twisted.pika_state.channel import MOST_STRANGERS
 from tests.support import wire
 from tests.support.outcome import call, watch
 from tests.support.session import Session

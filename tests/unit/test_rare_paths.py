@@ -17,8 +17,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 
 import pika_twisted
 from pika_twisted import __main__ as main
-from pika_twisted.channel import consumer as consumer_module
 from pika_twisted._endings import final_reason
+from pika_twisted.channel import consumer as consumer_module
 from pika_twisted.exceptions import ProtocolViolation, on_channel
 from pika_twisted.pika_state.heartbeat import is_paused
 from pika_twisted.recovery.service import RecoveringService

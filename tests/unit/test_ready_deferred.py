@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from twisted.internet import defer
 
-from pika_twisted.deferreds import lazy as _deferreds
 from pika_twisted.deferreds import _ready
+from pika_twisted.deferreds import lazy as _deferreds
 from tests.support import coroutine_scenarios, queues
 from tests.support.deferred_scenarios import SCENARIOS, Bench
 from tests.support.outcome import TwistedLog

@@ -21,8 +21,9 @@ from typing import Any
 
 from pika import frame, spec
 
-from .backlog import Backlog
 from pika_twisted.codec.errors import DecodeError, UndecodableProperties, UnsupportedField
+
+from .backlog import Backlog
 from .fields import (
     METHODS,
     UNREADABLE,
