@@ -1,6 +1,7 @@
 # Everything starts here: `make demo` and `make test` do their own set-up on a fresh machine.
 #
 #   make PYTHON=python3.12 test      another interpreter (.venv is made anew with it)
+#   make BROKER=4.3 test             the private node is RabbitMQ 3.10, 4.0 or 4.3, whatever is installed
 #   make AMQP_URL=amqp://... test    a broker that is running already, instead of a private node
 #   make URL=amqp://... demo bench   the same against a real broker
 #   make SECONDS=3600 soak fuzz      for so long
@@ -9,14 +10,15 @@
 PYTHON ?=
 ARGS ?=
 URL ?=
+BROKER ?=
 SECONDS ?= 600
-export PYTHON AMQP_URL
+export PYTHON AMQP_URL BROKER
 
 RUN := .venv/bin/python
 # The unit tests use every core. The scenarios share theirs with the broker, two at a time.
 # tests/unit and tests/defects need nothing but what is installed; tests/benchmarks the checkout.
-UNIT = $(RUN) -m pytest -n auto --dist worksteal tests/unit tests/defects tests/benchmarks
-BROKER = $(RUN) -m pytest tests/broker
+UNIT_TESTS = $(RUN) -m pytest -n auto --dist worksteal tests/unit tests/defects tests/benchmarks
+BROKER_TESTS = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*/*.pyx pika_twisted/codec/*.pxi)
 
 .DEFAULT_GOAL := help
@@ -26,7 +28,7 @@ SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*/*.p
 help:  ## show this
 	@echo "pika-twisted: RabbitMQ for Twisted, with a compiled codec. Targets:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@sed -n '3,7s/^# /  /p' Makefile
+	@sed -n '3,8s/^# /  /p' Makefile
 
 venv: .venv/.installed  ## create .venv, build the package and install it with its test tools
 
@@ -50,18 +52,18 @@ demo: venv  ## consume half a million messages, beside pika's adapter (URL=amqp:
 
 test: venv broker .venv/.group-broker  ## the whole suite, with a private RabbitMQ node (10 minutes at most)
 	@unit=0; broker=0; \
-	$(UNIT) $(ARGS) || unit=$$?; \
-	$(BROKER) $(ARGS) || broker=$$?; \
+	$(UNIT_TESTS) $(ARGS) || unit=$$?; \
+	$(BROKER_TESTS) $(ARGS) || broker=$$?; \
 	case $$unit$$broker in 00 | 05 | 50) ;; *) exit 1 ;; esac  # 5: ARGS chose none of this half
 
 test-unit: venv  ## only what needs no broker
-	$(UNIT) $(ARGS)
+	$(UNIT_TESTS) $(ARGS)
 
 test-broker: venv broker .venv/.group-broker  ## only what talks to a real RabbitMQ
-	$(BROKER) $(ARGS)
+	$(BROKER_TESTS) $(ARGS)
 
 test-long: venv broker .venv/.group-broker  ## the scenarios that take long, in full
-	PIKA_TWISTED_TEST_LONG=1 $(BROKER) $(ARGS)
+	PIKA_TWISTED_TEST_LONG=1 $(BROKER_TESTS) $(ARGS)
 
 test-asan: venv  ## the unit suite under AddressSanitizer and UBSan (gcc)
 	.github/scripts/asan.sh $(ARGS)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -18,34 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.broker.guardian import marked_processes
+from tests.broker.installation import Installation, NodeError
 
-# Debian's wrappers in /usr/sbin insist on their own home folder; these scripts behind them do not.
-SCRIPT_FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
-SERVICE_USER = "rabbitmq"
 STATE_FILE = "node.json"
-
-
 FOUND_WITHIN = 5.0
 CTL_TIMEOUT = 120.0  # rabbitmqctl takes 0.6 s on an idle machine, and 31 with five to a core
-
-
-class NodeError(Exception):
-    """The node would not start, stop or obey; the text holds what it said."""
-
-
-def find_script(name: str) -> str:
-    """The path of one of RabbitMQ's scripts; RABBITMQ_BIN names a folder to look in first."""
-    for folder in (os.environ.get("RABBITMQ_BIN", ""), *SCRIPT_FOLDERS):
-        if folder and os.access(Path(folder, name), os.X_OK):
-            return str(Path(folder, name))
-    found = shutil.which(name)
-    if found is None:
-        raise NodeError(
-            f"{name} was not found. Install RabbitMQ (Debian, Ubuntu: apt install rabbitmq-server),"
-            " or set RABBITMQ_BIN to its folder, or AMQP_URL to a broker that is running,"
-            " or leave the broker tests out by name: make test-unit"
-        )
-    return str(Path(found).resolve())
 
 
 @dataclass(frozen=True)
@@ -59,7 +35,7 @@ class NodeState:
     tls_port: int
     distribution_port: int
     epmd_port: int
-    as_service_user: bool
+    root: str
     environment: dict[str, str]
 
     def save(self, folder: Path) -> None:
@@ -77,17 +53,15 @@ class Control:
         self.folder = Path(folder)
         self.state = NodeState.load(self.folder)
 
-    def command(self, arguments: list[str]) -> list[str]:
-        """Put what switches to RabbitMQ's user in front, where we are root."""
-        if not self.state.as_service_user:
-            return arguments
-        user = SERVICE_USER
-        return ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", *arguments]
+    @property
+    def installation(self) -> Installation:
+        """The RabbitMQ that the node runs."""
+        return Installation(self.state.root)
 
     def run(self, arguments: list[str], *, text: str = "", timeout: float = CTL_TIMEOUT) -> str:
         """Run one command in the node's environment; its output, or NodeError with it."""
         result = subprocess.run(
-            self.command(arguments),
+            self.installation.command(arguments),
             env=self.state.environment,
             cwd=self.folder,
             input=text,
@@ -101,17 +75,20 @@ class Control:
 
     def ctl(self, *arguments: str, timeout: float = CTL_TIMEOUT) -> str:
         """`rabbitmqctl --quiet ARGUMENTS`."""
-        return self.run([find_script("rabbitmqctl"), "--quiet", *arguments], timeout=timeout)
+        return self.run(
+            [self.installation.script("rabbitmqctl"), "--quiet", *arguments], timeout=timeout
+        )
 
     def diagnostics(self, *arguments: str, timeout: float = CTL_TIMEOUT) -> str:
         """`rabbitmq-diagnostics --quiet ARGUMENTS`."""
         return self.run(
-            [find_script("rabbitmq-diagnostics"), "--quiet", *arguments], timeout=timeout
+            [self.installation.script("rabbitmq-diagnostics"), "--quiet", *arguments],
+            timeout=timeout,
         )
 
     def evaluate(self, expression: str) -> str:
         """The printed value of an Erlang expression (without its final dot), run on the node."""
-        program = shutil.which("erl_call")
+        program = self.installation.program("erl_call")
         if program is None:
             return self.ctl("eval", expression + ".").strip()
         address = f"127.0.0.1:{self.state.distribution_port}"

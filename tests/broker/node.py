@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import os
-import pwd
 import secrets
 import shlex
 import shutil
@@ -18,15 +17,15 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from tests.broker.broker import ENVIRONMENT, Broker
 from tests.broker.certificates import CertificateFiles, write_certificates
-from tests.broker.control import SERVICE_USER, Control, NodeError, NodeState, find_script
+from tests.broker.control import Control, NodeState
 from tests.broker.guardian import MARK, kill_marked, start_guardian
+from tests.broker.installation import Installation, NodeError, find_installation
 from tests.broker.registry import REACTORS
 
 USER, PASSWORD = "guest", "guest"
@@ -35,19 +34,35 @@ START_ATTEMPTS = 3  # the ports found free may be taken by somebody else before 
 START_TIMEOUT = 180.0  # 7 s on an idle machine
 GONE_AFTER = 2.0  # without a process for so long the server has ended
 
+MAX_MESSAGE_SIZE = 128 << 20  # 16 MiB by default since 4.0
+# Denied, so that the tests, the demo and the benchmarks use nothing that RabbitMQ will drop. A
+# version knows some of them and does not look at the others; 3.10 looks at none.
+DEPRECATED = (
+    "amqp_address_v1",
+    "amqp_filter_set_bug",
+    "classic_queue_mirroring",
+    "global_qos",
+    "management_metrics_collection",
+    "queue_master_locator",
+    "ram_node_type",
+    "transient_nonexcl_queues",
+)
+
 # Erlang's own format: the ini-like one costs 3 s more at boot (its schema is compiled each time).
 CONFIGURATION = """\
 [{{rabbit, [
     {{tcp_listeners, [{{"127.0.0.1", {port}}}]}},
     {{ssl_listeners, [{{"127.0.0.1", {tls_port}}}]}},
     {{ssl_options, [
-        {{cacertfile, "{files.authority}"}},
-        {{certfile, "{files.certificate}"}},
-        {{keyfile, "{files.key}"}},
+        {{cacertfile, "{authority}"}},
+        {{certfile, "{certificate}"}},
+        {{keyfile, "{key}"}},
         {{verify, verify_none}},
         {{fail_if_no_peer_cert, false}}]}},
     {{load_definitions, "{definitions}"}},
     {{disk_free_limit, 50000000}},
+    {{max_message_size, {max_message_size}}},
+    {{permit_deprecated_features, #{{{denied}}}}},
     {{collect_statistics_interval, 60000}}]}}].
 """
 
@@ -134,7 +149,7 @@ class Node(Control):
 
     def start(self, *, wait: bool = True) -> None:
         """Start the server, again after stop() or kill() too: ports and data stay the same."""
-        self._spawn([find_script("rabbitmq-server")])
+        self._spawn([self.installation.script("rabbitmq-server")])
         if wait:
             self.wait_ready()
 
@@ -190,7 +205,7 @@ class Node(Control):
     def _spawn(self, arguments: list[str]) -> None:
         with open(self.folder / "output.txt", "ab") as output:
             child = subprocess.Popen(
-                self.command(arguments),
+                self.installation.command(arguments),
                 env=self.state.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -211,54 +226,61 @@ class Node(Control):
 
 def _new_folder(cluster_with: Node | None) -> Path:
     """A folder with certificates, configuration and node.json; owned by the node's user."""
-    as_service_user = os.geteuid() == 0
-    folder = Path(tempfile.mkdtemp(prefix="pika-twisted-node-"))
+    installation = cluster_with.installation if cluster_with else find_installation()
+    folder = installation.new_folder("pika-twisted-node-")
     files = write_certificates(folder)
-    state = _new_state(folder, as_service_user, cluster_with)
+    state = _new_state(installation, folder, cluster_with)
     (folder / "definitions.json").write_text(json.dumps(definitions()))
     (folder / "enabled_plugins").write_text("[].\n")
     (folder / ".erlang.cookie").write_text(state.cookie)
     (folder / ".erlang.cookie").chmod(0o400)  # Erlang refuses a cookie others could read
-    (folder / "rabbitmq.config").write_text(_configuration(state, folder, files))
+    (folder / "rabbitmq.config").write_text(_configuration(state, installation, files))
     state.save(folder)
-    if as_service_user:
-        account = _service_account()
+    if installation.as_service_user:
         for path in (folder, *folder.iterdir()):
-            os.chown(path, account.pw_uid, account.pw_gid)
+            os.chown(path, *installation.account())
     return folder
 
 
-def _configuration(state: NodeState, folder: Path, files: CertificateFiles) -> str:
+def _configuration(state: NodeState, installation: Installation, files: CertificateFiles) -> str:
+    authority, certificate, key = map(
+        installation.inside, (files.authority, files.certificate, files.key)
+    )
     return CONFIGURATION.format(
         port=state.port,
         tls_port=state.tls_port,
-        files=files,
-        definitions=folder / "definitions.json",
+        authority=authority,
+        certificate=certificate,
+        key=key,
+        max_message_size=MAX_MESSAGE_SIZE,
+        denied=", ".join(f"{name} => false" for name in DEPRECATED),
+        definitions=installation.inside(Path(files.authority).with_name("definitions.json")),
     )
 
 
-def _new_state(folder: Path, as_service_user: bool, cluster_with: Node | None) -> NodeState:
+def _new_state(installation: Installation, folder: Path, cluster_with: Node | None) -> NodeState:
     mark = secrets.token_hex(8)
     port, tls_port, distribution_port, epmd_port = free_ports(4)
     cookie = secrets.token_hex(10)
     if cluster_with is not None:  # nodes of one cluster share the cookie and find one epmd
         epmd_port, cookie = cluster_with.state.epmd_port, cluster_with.state.cookie
     name = f"pika-twisted-{mark}@localhost"
+    home = installation.inside(folder)
     environment = {
-        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "PATH": installation.path,
         "LANG": "C.UTF-8",
-        "HOME": str(folder),
+        "HOME": home,
         MARK: mark,
         "ERL_EPMD_PORT": str(epmd_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "RABBITMQ_NODENAME": name,
         "RABBITMQ_DIST_PORT": str(distribution_port),
-        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
-        "RABBITMQ_LOG_BASE": str(folder / "log"),
-        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.config"),
+        "RABBITMQ_MNESIA_BASE": f"{home}/data",
+        "RABBITMQ_LOG_BASE": f"{home}/log",
+        "RABBITMQ_CONFIG_FILE": f"{home}/rabbitmq.config",
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-        "RABBITMQ_PID_FILE": str(folder / "server.pid"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/enabled_plugins",
+        "RABBITMQ_PID_FILE": f"{home}/server.pid",
         # Listen on the loopback only; and do not spin while idle, the tests need the other core.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
             "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
@@ -272,19 +294,9 @@ def _new_state(folder: Path, as_service_user: bool, cluster_with: Node | None) -
         tls_port,
         distribution_port,
         epmd_port,
-        as_service_user,
+        installation.root,
         environment,
     )
-
-
-def _service_account() -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(SERVICE_USER)
-    except KeyError:
-        raise NodeError(
-            f"run as root, the private node needs the user {SERVICE_USER!r} that the distribution's"
-            " rabbitmq-server package creates; or run the tests as an ordinary user"
-        ) from None
 
 
 def _answers(port: int) -> bool:

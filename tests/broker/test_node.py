@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.broker.broker import Broker
-from tests.broker.control import NodeError, find_script
 from tests.broker.guardian import marked_processes
+from tests.broker.installation import Installation, NodeError, find_installation, folder_of
 from tests.broker.node import create_node
 from tests.broker.pool import ROOT
 
@@ -94,11 +94,44 @@ def test_nothing_is_left_when_the_run_ends(ending: str) -> None:
 
 
 def test_a_missing_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.broker.control.SCRIPT_FOLDERS", ())
+    monkeypatch.setattr("tests.broker.installation.SCRIPT_FOLDERS", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("RABBITMQ_BIN", raising=False)
     with pytest.raises(NodeError, match=r"apt install rabbitmq-server.*AMQP_URL.*make test-unit"):
-        find_script("rabbitmq-server")
+        Installation().script("rabbitmq-server")
+
+
+def test_a_version_that_is_not_installed_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("BROKER", "9.9")
+    with pytest.raises(NodeError, match=r"BROKER=9\.9: .*/9\.9\. .*: \.ci/setup broker 9\.9"):
+        find_installation()
+
+
+def test_a_version_or_a_folder_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    root = folder_of("9.9")
+    assert root == tmp_path / "pika-twisted/brokers/9.9"
+    (root / "usr/lib/rabbitmq/lib/rabbitmq_server-9.9.1").mkdir(parents=True)
+    (root / "etc").mkdir()
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nrabbitmq:x:101:102::/:/bin/sh\n")
+    for choice in ("9.9", str(root)):
+        monkeypatch.setenv("BROKER", choice)
+        found = find_installation()
+        assert found == Installation(str(root))
+    assert found.inside(root / "tmp/node") == "/tmp/node"
+    chroot = ["chroot", "--userspec=101:102", "--groups=102", str(root), "x"]
+    assert found.command(["x"])[-6:] == [str(root), *chroot]
+    monkeypatch.setenv("BROKER", "9")  # a version is two numbers
+    with pytest.raises(NodeError, match="BROKER=9: there is no RabbitMQ"):
+        find_installation()
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("BROKER", "9.9")
+    with pytest.raises(NodeError, match=r"needs root.*AMQP_URL"):
+        find_installation()
 
 
 @pytest.mark.parametrize(
