@@ -31,7 +31,7 @@ from .protocol import TwistedProtocolConnection
 from .publisher import Publisher, PublisherOverflow, PublishTimeout
 from .stats import ConnectionStats, ServiceStats
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 __all__ = [
     "AlreadySettled",

@@ -9,6 +9,7 @@ import pika.connection
 from pika import exceptions as pika_exceptions
 from pika import frame, spec
 from twisted.internet import defer, protocol
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
 from pika_twisted.channel.channel import TwistedChannel
@@ -329,6 +330,10 @@ class TwistedProtocolConnection(protocol.Protocol):
     def makeConnection(self, transport: Any) -> None:
         """Start the AMQP handshake on a connected transport."""
         tune(transport, self._buffer_size)
+        if isinstance(transport, ProtocolWrapper) and hasattr(transport, "getPeerCertificate"):
+            from .transport import hostname_check  # of TLS alone: it imports OpenSSL
+
+            hostname_check.check_wrapped(transport)
         if type(self).dataReceived is _data_received:
             # What that comes down to, without two Python calls for each read.
             vars(self).setdefault("dataReceived", self._impl.inbound.receive)

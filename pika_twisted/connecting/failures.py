@@ -42,6 +42,10 @@ _NOT_TRUSTED_HINT = (
     ". If the broker's authority is your own: "
     "connect(tls=twisted.internet.ssl.optionsForClientTLS(host, trustRoot=authority))"
 )
+_NOT_THE_HOST_HINT = (
+    "the broker's certificate is not for this host: its subjectAltName has to name the host that "
+    "you connect to; the common name does not count"
+)
 #: OpenSSL's words for "your certificate is missing, or not to my liking".
 _ABOUT_OUR_CERTIFICATE = ("certificate required", "bad certificate", "handshake failure")
 _CERTIFICATE_HINT = (
@@ -125,6 +129,8 @@ def _is_tls_error(why: BaseException) -> bool:
 
 def _tls_text(why: BaseException) -> str:
     """OpenSSL's reasons in words: its errors carry lists of (library, function, reason)."""
+    if type(why).__module__.startswith("service_identity"):
+        return f"{_NOT_THE_HOST_HINT} ({why or repr(why)})"
     entries = why.args[0] if why.args and isinstance(why.args[0], list) else []
     text = ", ".join(str(entry[-1]) for entry in entries if isinstance(entry, tuple))
     text = text or str(why) or repr(why)

@@ -135,7 +135,9 @@ def _place(where: str, endpoint: Any, parameters: Parameters, tls: Any) -> Place
 def _creator(tls: Any) -> Any:
     """Twisted's TLS options, checked; a wrong object would fail only inside the handshake."""
     if interfaces.IOpenSSLClientConnectionCreator.providedBy(tls) or hasattr(tls, "getContext"):
-        return tls
+        from pika_twisted.transport import hostname_check
+
+        return hostname_check.checked(tls)
     raise TypeError(
         "tls must be what twisted.internet.ssl.optionsForClientTLS() or CertificateOptions() "
         f"gives, not {type(tls).__name__}"

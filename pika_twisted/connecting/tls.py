@@ -20,6 +20,8 @@ from zope.interface import implementer
 try:
     from OpenSSL import SSL, crypto
     from twisted.internet import ssl
+
+    from pika_twisted.transport.hostname_check import VerifiedHost
 except ImportError as error:
     raise ImportError(
         f"TLS needs pyOpenSSL and service_identity ({error}). Install them: "
@@ -59,7 +61,11 @@ class Unnamed:
 
 def for_host(hostname: str) -> Any:
     """What TLS means when nothing else is said: the platform's authorities and the host's name."""
-    return ssl.optionsForClientTLS(hostname)
+    return _verifying(hostname)
+
+
+def _verifying(hostname: str, **how: Any) -> VerifiedHost:
+    return VerifiedHost(ssl.optionsForClientTLS(hostname, **how), hostname)
 
 
 def from_pika(options: Any, host: str) -> Any:
@@ -79,7 +85,7 @@ def from_pika(options: Any, host: str) -> Any:
     trust: Any = ssl.trustRootFromCertificates(authorities) if authorities else ssl.platformTrust()
     if not context.check_hostname:
         return Unnamed(ssl.CertificateOptions(trustRoot=trust, **extra), hostname)
-    return ssl.optionsForClientTLS(hostname, trustRoot=trust, extraCertificateOptions=extra)
+    return _verifying(hostname, trustRoot=trust, extraCertificateOptions=extra)
 
 
 def _version_range(lowest: Any, highest: Any) -> dict[str, Any]:
@@ -118,7 +124,7 @@ def from_url(options: dict[str, Any], host: str) -> Any:
         own, extra["extraCertChain"] = _client_certificate(options)
     authorities = _authorities(options)
     trust: Any = ssl.trustRootFromCertificates(authorities) if authorities else None
-    return ssl.optionsForClientTLS(
+    return _verifying(
         options.get("server_hostname") or host,
         trustRoot=trust,
         clientCertificate=own,

@@ -40,7 +40,7 @@ def test_without_the_compiled_codec() -> None:
 
 
 def test_tls_without_pyopenssl() -> None:
-    text = importing("sys.modules['OpenSSL'] = None\nimport pika_twisted.tls")
+    text = importing("sys.modules['OpenSSL'] = None\nimport pika_twisted.connecting.tls")
     assert "ImportError: TLS needs pyOpenSSL" in text
     assert "pip install 'Twisted[tls]'" in text.splitlines()[-1]
     assert importing("sys.modules['OpenSSL'] = None") == ""
