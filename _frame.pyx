@@ -41,7 +41,7 @@ from calendar import timegm
 from datetime import datetime, timezone
 from decimal import Decimal
 
-from pika import amqp_object, compat, frame, spec
+from pika import amqp_object, frame, spec
 from pika.exceptions import ShortStringTooLong
 
 from pika_twisted.codec.errors import DecodeError, UndecodableProperties, UnsupportedField

@@ -8,6 +8,9 @@ Begin with `connect()`, or with `RecoveringService` where the connection has to 
 
 from __future__ import annotations
 
+from . import _requirements as _requirements  # first: says what is too old, or too new
+
+# isort: split
 from pika_twisted.channel.channel import TwistedChannel
 from pika_twisted.channel.ledger import AlreadySettled
 from pika_twisted.channel.queue import ClosableDeferredQueue, ReceivedMessage
@@ -23,7 +26,6 @@ from pika_twisted.recovery.channel import RecoveringChannel
 from pika_twisted.recovery.service import RecoveringService
 from pika_twisted.transport.read_gate import WaterMarks
 
-from . import _requirements as _requirements  # first: says what is too old
 from ._install import install
 from ._losses import NotConnected
 from .handlers import Handling, consume

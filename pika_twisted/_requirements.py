@@ -1,6 +1,7 @@
-"""Whether pika and Twisted are new enough: said at import, not by an AttributeError in the night.
+"""Whether pika and Twisted are ones that this package works with: said at import.
 
-An installer sees to it by itself. This is for environments that were put together in another way.
+An installer sees to the versions by itself. This is for environments that were put together in
+another way, and for a pika that is newer than this package and moved what is used of it.
 The unit suite was run with these versions; pyproject.toml has the same.
 """
 
@@ -11,7 +12,12 @@ import re
 import pika
 import twisted
 
+from .pika_state.private_names import missing_names
+
 OLDEST = {"pika": "1.3.2", "Twisted": "22.10.0"}
+
+#: The newest pika that the unit suite was run with.
+NEWEST_PIKA = "1.5"
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -30,5 +36,25 @@ def require(package: str, version: str, path: object) -> None:
         )
 
 
+def require_names(version: str, path: object) -> None:
+    """Raise ImportError when this pika lacks private names that are overridden or used here."""
+    missing = list(missing_names())
+    if not missing:
+        return
+    newest = numbers(NEWEST_PIKA)
+    if numbers(version)[: len(newest)] > newest:
+        advice = (
+            "It is too new for this version: python -m pip install --upgrade pika-twisted, or "
+            f"python -m pip install 'pika=={NEWEST_PIKA}.*'"
+        )
+    else:
+        advice = "Was it changed? python -m pip install --force-reinstall pika puts it right"
+    raise ImportError(
+        f"pika_twisted knows pika {OLDEST['pika']} to {NEWEST_PIKA}. This is pika {version} "
+        f"({path}), in which {', '.join(missing)} can't be found. {advice}"
+    )
+
+
 require("pika", pika.__version__, pika.__file__)
 require("Twisted", twisted.__version__, twisted.__file__)
+require_names(pika.__version__, pika.__file__)

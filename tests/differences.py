@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from pika import compat, spec
+from pika import spec
 
 from tests.support import shape, wire
+from tests.support.pika_versions import LONG
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,7 @@ AMENDED: dict[bytes, tuple[str, Callable[[Any], Any]]] = {
     b"d": (">d", float),
     b"b": (">b", int),
     b"B": (">B", int),
-    b"l": (">q", getattr(compat, "long", int)),
+    b"l": (">q", LONG),
     b"T": (">Q", _timestamp),
 }
 

@@ -11,6 +11,8 @@ else:
     try:
         from pika_twisted import _frame as _implementation  # type: ignore[no-redef]
     except ImportError as error:
+        if error.name not in ("pika_twisted", "pika_twisted._frame"):
+            raise  # it is there, and something that it needs is not
         raise ImportError(
             "pika_twisted's compiled codec (pika_twisted._frame) is missing. Install a wheel "
             "(pip install --force-reinstall pika-twisted), build it in a checkout "

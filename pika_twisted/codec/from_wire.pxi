@@ -1,7 +1,11 @@
 # Strings, values and tables from the wire.
 
-# Marks integers that are published as 64 bit, as pika's class does; its main branch has none.
-cdef object long_long = getattr(compat, "long", int)
+# Marks integers that are published as 64 bit: a class of pika before 1.5.
+cdef object long_long
+try:
+    from pika.compat import long as long_long
+except ImportError:
+    long_long = int
 cdef object from_timestamp = datetime.fromtimestamp
 cdef object utc = timezone.utc
 

@@ -113,6 +113,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self.unconfirmed: Callable[[], int] = lambda: 0
         self._gets: deque[Callable[..., Any]] = deque()
         self._on_select_sent: Callable[[], Any] | None = None
+        self._auto_ack_tags: set[Any] = set()  # of consumers that are subscribed
         self._ever_auto_ack = False
         self._strangers: set[Any] = set()  # unknown consumers that are being cancelled
         self._observed = False  # somebody watches Basic.Deliver: no direct delivery
@@ -196,7 +197,9 @@ class Channel(PikaChannel):  # type: ignore[misc]
             if not known:
                 self._cleanup_consumer_ref(consumer_tag)
             raise
-        self._ever_auto_ack = self._ever_auto_ack or auto_ack
+        if auto_ack:
+            self._auto_ack_tags.add(consumer_tag)
+            self._ever_auto_ack = True
         return consumer_tag
 
     def basic_cancel(
@@ -343,6 +346,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
     def forget_consumer(self, consumer_tag: str) -> None:
         """The broker sends nothing more for this consumer."""
         self._cleanup_consumer_ref(consumer_tag)
+        self._auto_ack_tags.discard(consumer_tag)
         if self._direct.pop(consumer_tag, None) is not None:
             self.connection.unsubscribe(self.channel_number, consumer_tag)
 
@@ -377,7 +381,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self, method_frame: frame.Method[Any], header_frame: frame.Header, body: bytes
     ) -> None:
         method = method_frame.method
-        if self.is_closing and method.consumer_tag not in self._consumers_with_noack:
+        if self.is_closing and method.consumer_tag not in self._auto_ack_tags:
             return  # it is delivered again; a peer that never answers Channel.Close fills no queue
         deliver = self._consumers.get(method.consumer_tag)
         if deliver is not None:
@@ -442,6 +446,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
 
     def _cleanup(self) -> None:
         self._direct.clear()
+        self._auto_ack_tags.clear()
         self._gets.clear()
         super()._cleanup()
         # The connection's belong to whichever channel has the number next.

@@ -24,7 +24,7 @@ from pika_twisted.codec import chooser as _codec
 from pika_twisted.exceptions import DecodeError
 from pika_twisted.stats import ChannelCounts
 from pika_twisted.transport.inbound import Inbound
-from pika_twisted.transport.outbound import Outbound
+from pika_twisted.transport.outbound import FRAME_MIN_SIZE, Outbound
 from pika_twisted.transport.pacing import PacedGate
 from pika_twisted.transport.read_gate import ReadGate, WaterMarks
 from pika_twisted.transport.sockets import abort
@@ -107,7 +107,7 @@ class Connection(ClosingConnection):
         asked = self.params.frame_max or spec.FRAME_MAX_SIZE
         self.inbound.start(
             _codec.FrameDecoder(
-                self.message_class, frame_max=max(asked, spec.FRAME_MIN_SIZE), **self._limits
+                self.message_class, frame_max=max(asked, FRAME_MIN_SIZE), **self._limits
             )
         )
         super()._init_connection_state()
@@ -147,10 +147,8 @@ class Connection(ClosingConnection):
 
     def _on_connection_tune(self, method_frame: frame.Method[Any]) -> None:
         offered = method_frame.method.frame_max
-        if 0 < offered < spec.FRAME_MIN_SIZE:
-            raise DecodeError(
-                spec.FRAME_ERROR, f"frame_max {offered} is below {spec.FRAME_MIN_SIZE}"
-            )
+        if 0 < offered < FRAME_MIN_SIZE:
+            raise DecodeError(spec.FRAME_ERROR, f"frame_max {offered} is below {FRAME_MIN_SIZE}")
         super()._on_connection_tune(method_frame)
         self.inbound.decoder.frame_max = self.outbound.buffer.frame_max = self.params.frame_max
 

@@ -14,10 +14,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from pika import spec
 from twisted.internet import interfaces
 
 from pika_twisted.codec import chooser as _codec
+
+#: AMQP 0-9-1, frame-min-size: no frame_max is below it. pika 1.5 says 8,192, as RabbitMQ 4.1 asks
+#: of clients; a broker may still offer this.
+FRAME_MIN_SIZE = 4096
 
 #: So many writes of a turn go out one by one: 1 us each, where waiting for the turn's end costs 5.
 EAGER_WRITES = 8
@@ -31,7 +34,7 @@ class Outbound:
 
     def __init__(self, call_later: Callable[[float, Any], Any]) -> None:
         #: The codec's; its channels' encoders fill it, and the read loop writes it.
-        self.buffer = _codec.OutputBuffer(frame_max=spec.FRAME_MIN_SIZE)
+        self.buffer = _codec.OutputBuffer(frame_max=FRAME_MIN_SIZE)
         # Timers of acks that are held back beyond the turn: delay -> timer. One for each delay in
         # use, started by the first ack that is held while it isn't running: 5 us each.
         self._delays: dict[float, Any] = {}

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pika import compat, spec
+from pika import spec
 
 from tests.support import feeding, shape, wire
 from tests.support.oracle import Oracle
+from tests.support.pika_versions import LONG
 from tests.unit.conftest import EXHAUSTIVE, Message, load
 
-LONG = getattr(compat, "long", int)
 Trace = list[shape.Shape]
 
 FIXED = {

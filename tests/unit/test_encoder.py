@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pika import DeliveryMode, exceptions, frame, spec
-from pika.compat import as_bytes
 
 from pika_twisted.codec.errors import UnsupportedField
 from tests.support import wire
+from tests.support.pika_versions import LONG
 from tests.unit.conftest import EXHAUSTIVE, load
-from tests.unit.test_decoder_fields import LONG, subset
+from tests.unit.test_decoder_fields import subset
 from tests.unit.test_decoder_methods import _tables as tables
 from tests.unit.test_decoder_methods import short_text
 
@@ -49,7 +49,7 @@ def pika_publish(
     frame_max: int = FRAME_MAX,
 ) -> bytes:
     """What pika's channel and connection write for basic_publish."""
-    body = as_bytes(body)
+    body = body.encode() if isinstance(body, str) else body
     method = spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
     header = frame.Header(channel, len(body), properties or spec.BasicProperties())
     step = frame_max - 8

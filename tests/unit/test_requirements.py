@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
+import pika.channel
+import pika.connection
 import pytest
 
 from pika_twisted import _requirements
+from pika_twisted.pika_state import private_names
 
 
 def importing(before: str, *, pure: str = "0") -> str:
@@ -44,6 +49,65 @@ def test_tls_without_pyopenssl() -> None:
     assert "ImportError: TLS needs pyOpenSSL" in text
     assert "pip install 'Twisted[tls]'" in text.splitlines()[-1]
     assert importing("sys.modules['OpenSSL'] = None") == ""
+
+
+def test_a_pika_that_lacks_a_private_name() -> None:
+    """Too new, and said so: with the version, the name that is missing, and what to install."""
+    drop = "import pika.connection; del pika.connection.Connection._on_connection_tune"
+    last = importing(f"{drop}; pika.__version__ = '2.0.1'").splitlines()[-1]
+    assert last.startswith("ImportError: pika_twisted knows pika 1.3.2 to 1.5. This is pika 2.0.1 ")
+    assert "in which Connection._on_connection_tune can't be found" in last
+    assert "too new" in last and "pip install 'pika==1.5.*'" in last
+
+
+def test_a_pika_that_was_changed() -> None:
+    drop = "import pika.channel; del pika.channel.Channel._on_closeok; pika.__version__ = '1.4.4'"
+    last = importing(drop).splitlines()[-1]
+    assert "This is pika 1.4.4 " in last
+    assert "in which Channel._on_closeok can't be found. Was it changed?" in last
+
+
+def test_what_the_codec_needs_and_lacks_is_named() -> None:
+    """Not "compiled codec is missing": it is there."""
+    text = importing("sys.modules['pika.frame'] = None")
+    assert "compiled codec" not in text
+    assert "pika.frame" in text.splitlines()[-1]
+
+
+def private_names_of_pika() -> set[str]:
+    classes: list[Any] = [pika.connection.Connection, pika.channel.Channel]
+    names = {name for each in classes for name in private_names.names_in(each)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def is_inside(path: Path) -> bool:
+    """The one folder that may touch pika's private names."""
+    return path.parent.name == "pika_state"
+
+
+def touched(path: Path) -> set[str]:
+    """Attributes of other objects than `self`, inside of `self` as well, and what is overridden."""
+    inside = is_inside(path)
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            if inside or not is_own:
+                names.add(node.attr)
+        elif isinstance(node, ast.FunctionDef) and inside:
+            names.add(node.name)
+    return names & private_names_of_pika()
+
+
+def test_every_private_name_of_pika_is_listed() -> None:
+    used = private_names.USED.values()
+    listed = {name for names in used for name in " ".join(names).split()}
+    package = Path(_requirements.__file__).parent
+    for path in package.rglob("*.py"):
+        if is_inside(path):
+            assert touched(path) <= listed, path
+        else:
+            assert touched(path) <= {"_consumers"}, path  # TwistedChannel has one, too
 
 
 @pytest.mark.parametrize(

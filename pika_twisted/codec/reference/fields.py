@@ -15,13 +15,16 @@ from decimal import Decimal
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
-from pika import amqp_object, compat, spec
+from pika import amqp_object, spec
 
 from pika_twisted.codec.errors import UndecodableProperties
 
-# pika 1.x marks 64-bit table integers with a class of their own, so that they are sent as such
-# when published again; its main branch has dropped that class.
-_LongLong: type[int] = getattr(compat, "long", int)
+try:
+    # Before 1.5 pika marks 64-bit table integers with a class of their own, so that they are sent
+    # as such when published again.
+    from pika.compat import long as _long_long
+except ImportError:
+    _long_long = int  # type: ignore[assignment, misc]
 
 
 class FieldError(Exception):
@@ -85,8 +88,8 @@ _FIXED_SIZE: dict[int, tuple[struct.Struct, Callable[..., Any]]] = {
         ("u", ">H", int),
         ("I", ">i", int),
         ("i", ">I", int),
-        ("l", ">q", _LongLong),
-        ("L", ">q", _LongLong),
+        ("l", ">q", _long_long),
+        ("L", ">q", _long_long),
         ("f", ">f", float),
         ("d", ">d", float),
         ("D", ">Bi", _decimal),

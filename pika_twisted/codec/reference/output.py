@@ -13,6 +13,7 @@ from pika.exceptions import ShortStringTooLong, UnsupportedAMQPFieldException
 from pika_twisted.codec.errors import UnsupportedField
 
 _FRAME_OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE
+_FRAME_MIN_SIZE = 4096  # of AMQP 0-9-1; pika 1.5 has another
 
 
 class OutputBuffer:
@@ -125,7 +126,7 @@ class ChannelEncoder:
         method = spec.Basic.Publish(mandatory=mandatory, **names)
         limit = self._output.frame_max
         size = sum(map(len, header)) + _FRAME_OVERHEAD
-        if size > max(limit, spec.FRAME_MIN_SIZE):
+        if size > max(limit, _FRAME_MIN_SIZE):
             raise ValueError(f"properties: a header frame of {size} octets, frame_max is {limit}")
         step = limit - _FRAME_OVERHEAD
         bodies = [octets[begin : begin + step] for begin in range(0, len(octets), step)]
