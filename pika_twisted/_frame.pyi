@@ -178,7 +178,7 @@ class OutputBuffer:
     ledgers: list[Any]
     delayed: list[Any]
     transport: Any
-    octets_written: int
+    bytes_written: int
     frames_written: int
     @property
     def held(self) -> bool: ...
@@ -202,7 +202,7 @@ class ChannelEncoder:
 
     open: bool
     flush: Any  # called by basic_ack() and basic_publish() when the buffer is to be written out
-    minded: bool
+    has_ledger: bool
     slow_ack: Any
     slow_publish: Any
     succeeded: Any
@@ -239,21 +239,21 @@ class ReadLoop:
 
     A subclass gives it what it calls: ``process(value)`` with each value of ``next_frame()``,
     ``end(error)`` with an exception, ``flush()`` to write where ledgers hold acks back, and
-    ``settle()`` after a read while ``asks_for_settle`` is true. The decoder's tokens are called,
-    too.
+    ``after_read()`` after a read while ``wants_after_read`` is true. The decoder's tokens are
+    called, too.
 
-    ``octets`` have come, ``frames_processed`` were handed to ``process()``; once it is ``deaf``
+    ``octets`` have come, ``frames_processed`` were handed to ``process()``; once ``stopped``
     whatever comes is ignored.
     """
 
     decoder: FrameDecoder
     octets: int
     frames_processed: int
-    deaf: bool
+    stopped: bool
     process: Any
     flush: Any
-    settle: Any
-    def __init__(self, buffer: OutputBuffer, asks_for_settle: object) -> None: ...
+    after_read: Any
+    def __init__(self, buffer: OutputBuffer, wants_after_read: object) -> None: ...
     end: Any
     def receive(self, data: bytes) -> None:
         """Take what the transport read, cut anywhere, and decode all of it. Raises nothing."""

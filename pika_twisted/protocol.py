@@ -90,12 +90,12 @@ class TwistedProtocolConnection(protocol.Protocol):
         )
         self.ready: defer.Deferred[Any] | None = defer.Deferred(self._on_ready_cancelled)
         self.ready.addCallback(lambda _: self.connectionReady())
-        self.ready.addBoth(self._on_ready_settled)
+        self.ready.addBoth(self._on_ready_fired)
         self._own_ready = self.ready
         self.closed: defer.Deferred[Any] | None = None
         self._calls: Any = OrderedSet()
         self._buffer_size = buffer_size
-        self._told_otherwise = False  # somebody learns of a failure without looking at `ready`
+        self._failure_observed = False  # somebody learns of a failure without looking at `ready`
         self._ready_waiters = Waiters()
         self._ready_result: tuple[Any] | None = None
         self._closed_waiters = Waiters()
@@ -157,7 +157,7 @@ class TwistedProtocolConnection(protocol.Protocol):
 
         It fails with the reason when the connection has ended. Cancelling it cancels nothing else.
         """
-        self._told_otherwise = True
+        self._failure_observed = True
         return self._wait(self._ready_waiters, self._ready_result)
 
     def when_closed(self) -> defer.Deferred[Reason]:
@@ -240,8 +240,8 @@ class TwistedProtocolConnection(protocol.Protocol):
         self._calls.add(inner)
         inner.addBoth(follow)
         if not inner.called:
-            if isinstance(pika_channel.gone, BaseException):  # within write()
-                ended(pika_channel, pika_channel.gone)
+            if isinstance(pika_channel.close_reason, BaseException):  # within write()
+                ended(pika_channel, pika_channel.close_reason)
             else:
                 pika_channel.add_on_close_callback(ended)
         return outer
@@ -307,7 +307,7 @@ class TwistedProtocolConnection(protocol.Protocol):
             the reason when the connection has ended
         :raises TypeError, ShortStringTooLong: a code or text that can't be sent; nothing happens
         """
-        self._told_otherwise = True
+        self._failure_observed = True
         # Taken first: a transport may end within close(). A cancelled `closed` tells nothing.
         result = self.closed
         if result is None or getattr(result, "called", False):
@@ -350,7 +350,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         drain, self._drain = self._drain, None
         self._impl.connection_lost(reason)
         # The connection has told everybody by now; this is for one that could not.
-        self._settle_closed(reason)
+        self._fire_closed(reason)
         ready, self.ready = self.ready, None
         if ready is not None and not ready.called:
             self._fail_ready(ready, reason)
@@ -365,9 +365,9 @@ class TwistedProtocolConnection(protocol.Protocol):
             self.closed = defer.Deferred()
             ready.callback(None)
             if ready is not self._own_ready:  # somebody else's: nothing tells us when it is done
-                self._on_ready_settled(self)
+                self._on_ready_fired(self)
 
-    def _on_ready_settled(self, result: Any) -> Any:
+    def _on_ready_fired(self, result: Any) -> Any:
         """Look at what `ready` came to."""
         if self._close_reason is not None:
             return result  # connectionReady() was still at work when the connection ended
@@ -396,11 +396,11 @@ class TwistedProtocolConnection(protocol.Protocol):
         ready, self.ready = self.ready, None
         if ready is not None and not ready.called:
             self._fail_ready(ready, error)
-        self._settle_closed(error)
+        self._fire_closed(error)
 
     def _fail_ready(self, ready: defer.Deferred[Any], why: Any) -> None:
         ready.errback(why)
-        if self._told_otherwise:
+        if self._failure_observed:
             # Whoever asked has the reason: one more in the log as "unhandled" would be noise.
             ready.addErrback(lambda _failure: None)
 
@@ -408,9 +408,9 @@ class TwistedProtocolConnection(protocol.Protocol):
         for call in self._calls.take():
             if not call.called:
                 call.errback(fresh_exception(why))
-        self._settle_closed(why)
+        self._fire_closed(why)
 
-    def _settle_closed(self, why: Any) -> None:
+    def _fire_closed(self, why: Any) -> None:
         """Tell everybody who waits for the end."""
         if self._close_reason is not None:
             return

@@ -89,7 +89,7 @@ class Settling:
         ledger.complete = complete
         self._encoder = ledger
         if ours:
-            self._channel.encoder.minded = True  # no ack goes past the ledger any more
+            self._channel.encoder.has_ledger = True  # no ack goes past the ledger any more
         for consumer in self._details.values():
             self._note_deliveries(consumer)
         return ledger

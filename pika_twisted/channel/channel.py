@@ -61,7 +61,7 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
             channel.encoder if isinstance(channel, Channel) else PlainEncoder(channel)
         )
         if isinstance(channel, Channel):
-            channel.face = self
+            channel.twisted_channel = self
             channel.encoder.flush = channel.flush
             self._shorten(channel.encoder)
         self.on_closed: defer.Deferred[Any] = defer.Deferred()

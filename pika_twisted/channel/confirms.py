@@ -20,7 +20,7 @@ from pika.spec import Basic
 from twisted.internet import defer
 
 from pika_twisted._reasons import fresh_exception
-from pika_twisted.deferreds.lazy import settle, unconfirmed
+from pika_twisted.deferreds.lazy import fire, unconfirmed
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -154,16 +154,16 @@ class PublisherConfirms:
                 LOGGER.error("Confirm for publish %s, which is not outstanding: %r", tag, method)
                 return
             if type(method) is _Ack and self._plain.pop(tag, None) is not None:
-                if not settle(deferred, method):
-                    _fire(deferred, method, False, None)
+                if not fire(deferred, method):
+                    _conclude(deferred, method, False, None)
                 return
             settled = ((deferred, self._forget(tag)),)
         nacked = isinstance(method, _Nack)
         if nacked:
             LOGGER.warning("The broker refused publishes: %r", method)
         for deferred, message in settled:
-            if nacked or message is not None or not settle(deferred, method):
-                _fire(deferred, method, nacked, message)
+            if nacked or message is not None or not fire(deferred, method):
+                _conclude(deferred, method, nacked, message)
 
     def returned(self, message: Any) -> bool:
         """Note that the broker returned a ReceivedMessage; False when no publish matches.
@@ -276,7 +276,7 @@ def _key(exchange: Any, routing_key: Any, body: bytes) -> _Key:
     return (exchange, routing_key, body)
 
 
-def _fire(deferred: defer.Deferred[Any], method: Any, nacked: bool, message: Any) -> None:
+def _conclude(deferred: defer.Deferred[Any], method: Any, nacked: bool, message: Any) -> None:
     """Tell what became of a publish."""
     try:
         if nacked:

@@ -79,7 +79,7 @@ class Publishing:
 
     def _refused(self) -> defer.Deferred[Any]:
         """A Deferred that has failed because the channel can't be used."""
-        gone = self._closed or self._channel.gone
+        gone = self._closed or self._channel.close_reason
         if gone is not None:
             return defer.fail(fresh_exception(gone))
         return defer.execute(self._channel.flush)  # which raises: it is closing

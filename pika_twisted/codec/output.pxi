@@ -34,7 +34,7 @@ cdef class OutputBuffer:
     cdef public object transport
     cdef public Py_ssize_t limit
     cdef readonly uint64_t frames
-    cdef public uint64_t octets_written, frames_written
+    cdef public uint64_t bytes_written, frames_written
     cdef Py_ssize_t largest_frame
     cdef PyObject* octets          # bytes in the making, nobody else holds them; NULL: no room
     cdef Py_ssize_t used, size
@@ -79,7 +79,7 @@ cdef class OutputBuffer:
         """Write so many frames that are encoded already."""
         if octets is None:  # whose size C would make up
             raise TypeError("octets must be bytes, not None")
-        self.octets_written += PyBytes_GET_SIZE(octets)
+        self.bytes_written += PyBytes_GET_SIZE(octets)
         self.frames_written += frames
         if self.transport is not None:
             self.transport.write(octets)
@@ -200,8 +200,8 @@ cdef class ChannelEncoder:
     cdef public bint open
     #: What basic_ack() and basic_publish() call when it is time to write.
     cdef public object flush
-    #: Acks are minded by a ledger: slow_ack() does all that then.
-    cdef public bint minded
+    #: A ledger looks at every ack: slow_ack() does all that then.
+    cdef public bint has_ledger
     #: The channel's own methods, for all that is rare.
     cdef public object slow_ack, slow_publish
     #: Makes the result of basic_publish(); with the arguments in confirm mode, None in any other.
@@ -219,8 +219,8 @@ cdef class ChannelEncoder:
         return self.settle(BASIC_ACK, delivery_tag, 1 if multiple else 0)
 
     def basic_ack(self, delivery_tag=0, multiple=False):
-        """All that the channel's method of this name does, unless it is minded."""
-        if self.minded:
+        """All that the channel's method of this name does, unless there is a ledger."""
+        if self.has_ledger:
             self.slow_ack(delivery_tag, multiple)
         elif self.settle(BASIC_ACK, delivery_tag, 1 if multiple else 0):
             self.flush()

@@ -9,14 +9,14 @@ cdef class ReadLoop:
     #: How many frames were handed to `process()`; the decoder counts the others.
     cdef public uint64_t frames_processed
     #: Whatever still arrives is ignored.
-    cdef public bint deaf
+    cdef public bint stopped
     cdef bint draining
     cdef OutputBuffer buffer
-    cdef object asks_for_settle
+    cdef object wants_after_read
 
-    def __init__(self, OutputBuffer buffer not None, asks_for_settle):
+    def __init__(self, OutputBuffer buffer not None, wants_after_read):
         self.buffer = buffer
-        self.asks_for_settle = asks_for_settle
+        self.wants_after_read = wants_after_read
 
     def receive(self, data):
         """Take what the transport read, cut anywhere, and decode all of it. Raises nothing.
@@ -28,7 +28,7 @@ cdef class ReadLoop:
         cdef FrameDecoder decoder = self.decoder
         cdef OutputBuffer buffer = self.buffer
         self.octets += len(data)
-        if self.deaf:
+        if self.stopped:
             return
         if decoder is None or buffer is None:  # C would not notice
             raise AttributeError("the loop has no decoder, or its __init__() was not called")
@@ -48,18 +48,18 @@ cdef class ReadLoop:
                 self.flush()
             else:
                 buffer.write_out()
-            if self.asks_for_settle:
-                self.settle()
+            if self.wants_after_read:
+                self.after_read()
 
     cdef int drain(self, FrameDecoder decoder) except -1:
         while True:
             value = decoder.next_frame()
             self.wake(decoder)
-            if value is None or self.deaf:
+            if value is None or self.stopped:
                 return 0
             if value is not False:  # False: that was a burst
                 self.process(value)
-                if self.deaf:
+                if self.stopped:
                     return 0
 
     cdef inline int wake(self, FrameDecoder decoder) except -1:

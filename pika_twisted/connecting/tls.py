@@ -44,7 +44,7 @@ _PEM_END = b"-----END CERTIFICATE-----"
 
 
 @implementer(interfaces.IOpenSSLClientConnectionCreator)
-class Unnamed:
+class UnverifiedHostname:
     """A TLS client that sends a server name and doesn't compare it (`check_hostname = False`)."""
 
     def __init__(self, options: ssl.CertificateOptions, hostname: str) -> None:
@@ -76,7 +76,7 @@ def from_pika(options: Any, host: str) -> Any:
         _VERSIONS.get(context.minimum_version), _VERSIONS.get(context.maximum_version)
     )
     if context.verify_mode == stdlib_ssl.CERT_NONE:
-        return Unnamed(ssl.CertificateOptions(**extra), hostname)
+        return UnverifiedHostname(ssl.CertificateOptions(**extra), hostname)
     authorities = [
         ssl.Certificate.load(octets, crypto.FILETYPE_ASN1)
         for octets in context.get_ca_certs(binary_form=True)
@@ -84,7 +84,7 @@ def from_pika(options: Any, host: str) -> Any:
     # A context whose authorities are in a folder lists only those that it has used already.
     trust: Any = ssl.trustRootFromCertificates(authorities) if authorities else ssl.platformTrust()
     if not context.check_hostname:
-        return Unnamed(ssl.CertificateOptions(trustRoot=trust, **extra), hostname)
+        return UnverifiedHostname(ssl.CertificateOptions(trustRoot=trust, **extra), hostname)
     return _verifying(hostname, trustRoot=trust, extraCertificateOptions=extra)
 
 

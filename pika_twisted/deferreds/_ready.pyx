@@ -478,7 +478,7 @@ cpdef bint is_waiting(deferred) except -1:
     return not deferred.called
 
 
-cpdef bint settle(deferred, value) except -1:
+cpdef bint fire(deferred, value) except -1:
     """Give a waiting Deferred its value; False when it has materialised, and nothing was done."""
     cdef DeferredFields lazy
     cdef tuple args
@@ -635,7 +635,7 @@ cdef class Line:
                 # Fired by somebody else: the message is for the next one.
                 if is_waiting(deferred):
                     value = self.pending.popmany(wanted) if wanted > 0 else self.popleft()
-                    if not settle(deferred, value):
+                    if not fire(deferred, value):
                         self.fire(deferred, value)
         finally:
             self.serving = False

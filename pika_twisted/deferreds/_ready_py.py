@@ -64,7 +64,7 @@ def is_waiting(deferred: Any) -> bool:
     return not deferred.called
 
 
-def settle(deferred: Any, value: Any) -> bool:
+def fire(deferred: Any, value: Any) -> bool:
     """Give a Deferred that is not a stock one its value: there is none."""
     return False
 

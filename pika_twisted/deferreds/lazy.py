@@ -181,5 +181,5 @@ get_of = _ready.get_of
 is_waiting = _ready.is_waiting
 iterate = _ready.iterate
 ready_next = _ready.ready_next
-settle = _ready.settle
+fire = _ready.fire
 Waker = _ready.Waker

@@ -36,7 +36,7 @@ else:
 LOGGER = logging.getLogger("pika_twisted")
 
 #: So many unknown consumers are cancelled at a time; a peer could make up any number of them.
-MOST_STRANGERS = 100
+MOST_UNKNOWN_CONSUMERS = 100
 
 
 def encode_method(channel_number: int, method: Any, frame_max: int | None = None) -> bytes:
@@ -103,9 +103,9 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self.encoder = connection.outbound.buffer.channel(channel_number)
         self.encoder.open = False
         #: The TwistedChannel around it.
-        self.face: Any = None
+        self.twisted_channel: Any = None
         #: Why the channel is gone, once it is.
-        self.gone: BaseException | None = None
+        self.close_reason: BaseException | None = None
         #: What is told of confirms, in confirm mode.
         self.on_confirm: Callable[[frame.Method[Any]], Any] | None = None
         self._confirms_watched = False
@@ -115,7 +115,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._on_select_sent: Callable[[], Any] | None = None
         self._auto_ack_tags: set[Any] = set()  # of consumers that are subscribed
         self._ever_auto_ack = False
-        self._strangers: set[Any] = set()  # unknown consumers that are being cancelled
+        self._unknown_consumers: set[Any] = set()  # unknown consumers that are being cancelled
         self._observed = False  # somebody watches Basic.Deliver: no direct delivery
         self._direct: dict[str, tuple[Any, object, object]] = {}
 
@@ -127,7 +127,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         :raises ChannelWrongStateError: the channel isn't open; nothing was encoded then
         """
         if not self.encoder.open:
-            why = self.gone or self._closing_reason
+            why = self.close_reason or self._closing_reason
             state = self._STATE_NAMES[self._state].lower()
             text = f"Channel is {state}." if why is None else f"Channel is {state}: {why}"
             raise pika_exceptions.ChannelWrongStateError(text) from why
@@ -138,8 +138,8 @@ class Channel(PikaChannel):  # type: ignore[misc]
         return bool(self._blocking or self._gets or self.unconfirmed())
 
     def _raise_if_not_open(self) -> None:
-        if self.gone is not None:
-            raise fresh_exception(self.gone)
+        if self.close_reason is not None:
+            raise fresh_exception(self.close_reason)
         super()._raise_if_not_open()
 
     def _rpc(
@@ -172,7 +172,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
 
     def _set_state(self, connection_state: int) -> None:
         super()._set_state(connection_state)
-        self.encoder.open = connection_state == self.OPEN and self.gone is None
+        self.encoder.open = connection_state == self.OPEN and self.close_reason is None
 
     # Methods whose answers pika mixes up, or that it sends too eagerly
 
@@ -309,7 +309,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
 
     def open(self) -> None:
         """See pika.channel.Channel.open; not again when it is gone: another one has its number."""
-        if self.gone is not None:
+        if self.close_reason is not None:
             self.flush()  # raises, with the reason
         super().open()
 
@@ -392,17 +392,17 @@ class Channel(PikaChannel):  # type: ignore[misc]
             # A nack of a tag that the broker counts as acknowledged would close the channel.
             if not self._ever_auto_ack:
                 self.basic_nack(method.delivery_tag)
-            self._cancel_stranger(method.consumer_tag)
+            self._cancel_unknown(method.consumer_tag)
 
-    def _cancel_stranger(self, consumer_tag: Any) -> None:
+    def _cancel_unknown(self, consumer_tag: Any) -> None:
         """Cancel a consumer nobody knows; its tag is the peer's, which may not even be UTF-8.
 
         Once until the broker answers: else each of its deliveries would leave a call here.
         """
-        strangers = self._strangers
-        if consumer_tag not in strangers and len(strangers) < MOST_STRANGERS:
-            strangers.add(consumer_tag)
-            self._send_cancel(consumer_tag, lambda _: strangers.discard(consumer_tag))
+        unknown = self._unknown_consumers
+        if consumer_tag not in unknown and len(unknown) < MOST_UNKNOWN_CONSUMERS:
+            unknown.add(consumer_tag)
+            self._send_cancel(consumer_tag, lambda _: unknown.discard(consumer_tag))
 
     def refuse_content(self, content: Any) -> None:
         """A message above `max_message_size`: the decoder drops it, the channel can't go on."""
@@ -434,14 +434,14 @@ class Channel(PikaChannel):  # type: ignore[misc]
 
     def lose(self, why: BaseException) -> None:
         """The connection is gone: refuse every call from now on, before anybody is told."""
-        self.gone = on_channel(why)
+        self.close_reason = on_channel(why)
         self.encoder.open = False
 
     def _on_close_meta(self, reason: BaseException | None) -> None:
         super()._on_close_meta(on_channel(reason) if reason is not None else None)
 
     def _transition_to_closed(self) -> None:
-        self.gone = self.gone or self._closing_reason
+        self.close_reason = self.close_reason or self._closing_reason
         super()._transition_to_closed()
 
     def _cleanup(self) -> None:

@@ -52,7 +52,7 @@ class ClosingConnection(TimedConnection):
 
         The peer has `close_timeout` seconds to answer, then the transport is aborted.
         """
-        if self.is_closed or self.is_closing or self.inbound.deaf:  # deaf: it ends already
+        if self.is_closed or self.is_closing or self.inbound.stopped:  # it ends already
             return
         # The codes that can't be sent fail here, before anything else is closed.
         encode_method(0, spec.Connection.Close(reply_code, reply_text, 0, 0))
@@ -81,7 +81,7 @@ class ClosingConnection(TimedConnection):
         if self._error is None:
             self._error = why
         self._remove_heartbeat()
-        self.inbound.deaf = True
+        self.inbound.stopped = True
         if self._transport is not None:
             abort(self._transport)
         elif self.close_reason is None:
@@ -90,7 +90,7 @@ class ClosingConnection(TimedConnection):
     def _refuse(self, refusal: DecodeError, cause: BaseException | None = None) -> None:
         """End the connection for what the peer did: Connection.Close and its code, then the end."""
         LOGGER.error("Closing the connection: %s", refusal)
-        if self.inbound.deaf or self.is_closed:
+        if self.inbound.stopped or self.is_closed:
             return
         close = spec.Connection.Close(refusal.reply_code, refusal.reply_text[:255], 0, 0)
         why = reason(
@@ -124,14 +124,14 @@ class ClosingConnection(TimedConnection):
         if self._error is None:
             self._error = error
         self._remove_heartbeat()
-        self.inbound.deaf = True
+        self.inbound.stopped = True
         if isinstance(error, _ABORTING):
             self.abort(error)
         else:
             self._adapter_disconnect_stream()
 
     def _on_stream_terminated(self, error: Exception | None) -> None:
-        self.inbound.deaf = True
+        self.inbound.stopped = True
         self._cancel_guard()
         why = self._error if self._error is not None else error
         self._error = self.close_reason = final_reason(why, self._opened, self.connection_state)
@@ -144,7 +144,7 @@ class ClosingConnection(TimedConnection):
 
     def _adapter_disconnect_stream(self) -> None:
         self.outbound.flush()
-        self.inbound.deaf = True
+        self.inbound.stopped = True
         if self._transport is not None:
             self._guard(LINGER, partial(abort, self._transport))
             self._transport.loseConnection()

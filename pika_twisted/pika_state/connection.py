@@ -260,11 +260,11 @@ class Connection(ClosingConnection):
     @property
     def bytes_sent(self) -> int:
         """How many octets were written."""
-        return int(self.outbound.buffer.octets_written)
+        return int(self.outbound.buffer.bytes_written)
 
     @bytes_sent.setter
     def bytes_sent(self, count: int) -> None:
-        self.outbound.buffer.octets_written = count
+        self.outbound.buffer.bytes_written = count
 
     @property
     def frames_sent(self) -> int:
@@ -289,7 +289,7 @@ class Connection(ClosingConnection):
     @property
     def twisted_channels(self) -> list[Any]:
         """The `TwistedChannel`s that are not closed."""
-        found = [each.face for each in self._channels.values()]
+        found = [each.twisted_channel for each in self._channels.values()]
         return [each for each in found if each is not None and each._closed is None]
 
     def channel(

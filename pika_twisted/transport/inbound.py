@@ -39,11 +39,11 @@ class Inbound(_codec.ReadLoop):  # pyright: ignore[reportGeneralTypeIssues]
         process: Callable[[Any], Any],
         refuse: Callable[..., Any],
     ) -> None:
-        super().__init__(outbound.buffer, gate.asks_for_settle)
+        super().__init__(outbound.buffer, gate.wants_after_read)
         #: What the loop calls, by these names.
         self.process = process
         self.flush = outbound.flush
-        self.settle = gate.settle
+        self.after_read = gate.after_read
         self._refuse = refuse
 
     def start(self, decoder: Any) -> None:

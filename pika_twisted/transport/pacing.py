@@ -33,16 +33,16 @@ class PacedGate(ReadGate):
         call_later: Callable[[float, Callable[[], Any]], Any],
     ) -> None:
         super().__init__(marks, waiting, clock)
-        self.asks_for_settle = True
+        self.wants_after_read = True
         self._interval = interval
         self._messages = messages
         self._call_later = call_later
         self._seen = 0
         self._rest: Any = None
 
-    def settle(self) -> None:
+    def after_read(self) -> None:
         """Pause or rest if it is time to."""
-        super().settle()
+        super().after_read()
         seen, self._seen = self._seen, self._messages()
         if seen == self._seen or self._rest is not None or self.paused:
             return

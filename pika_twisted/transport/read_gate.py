@@ -51,8 +51,8 @@ class ReadGate:
     def __init__(self, marks: WaterMarks | None, waiting: Callable[[], bool], clock: Any) -> None:
         self.marks = marks.check() if marks is not None else None
         self.full = OrderedSet()
-        #: Whatever is true at the end of a read is followed by `settle()`.
-        self.asks_for_settle: Any = self.full
+        #: Whatever is true at the end of a read is followed by `after_read()`.
+        self.wants_after_read: Any = self.full
         self.paused = False
         self._waiting = waiting
         self._clock = clock
@@ -66,7 +66,7 @@ class ReadGate:
         now = self._clock() - self._paused_at if self.paused else 0.0
         return self._paused_seconds + now
 
-    def settle(self) -> None:
+    def after_read(self) -> None:
         """Pause if it is time to; called when everything that was read has been handed out."""
         if self.full and not self.paused and self.transport is not None and not self._waiting():
             self.paused = True

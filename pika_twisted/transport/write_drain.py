@@ -53,12 +53,12 @@ class WriteDrain:
             self._transport.write(_HEARTBEAT)
         else:
             deferred = self._waiters.wait()
-        self._settle()
+        self._check_drained()
         return deferred
 
     def _asked(self) -> None:
         self._asking = None
-        self._settle()
+        self._check_drained()
 
     def pauseProducing(self) -> None:
         """The transport is full."""
@@ -67,12 +67,12 @@ class WriteDrain:
     def resumeProducing(self) -> None:
         """The transport has sent everything."""
         self._full = False
-        self._settle()
+        self._check_drained()
 
     def stopProducing(self) -> None:
         """The transport is gone; `lost()` says why."""
 
-    def _settle(self) -> None:
+    def _check_drained(self) -> None:
         if self._full or self._asking is not None or not self._registered:
             return
         self._registered = False

@@ -11,16 +11,15 @@ from collections.abc import Iterator
 from types import ModuleType
 from unittest import mock
 
-import pika_twisted
 from pika_twisted.codec import chooser as _codec
 
 IMPLEMENTATIONS = ("compiled", "reference")
 
-_MODULES = ("_deferreds", "queue", "confirms")
+_MODULES = ("deferreds.lazy", "channel.queue", "channel.confirms")
 
 
 @functools.cache
-def load(implementation: str, module: str = "queue") -> ModuleType:
+def load(implementation: str, module: str = "channel.queue") -> ModuleType:
     """A module as it is with that implementation, whichever is in use in this process."""
     if implementation == _codec.IMPLEMENTATION:
         return importlib.import_module(f"pika_twisted.{module}")
@@ -40,8 +39,9 @@ def load(implementation: str, module: str = "queue") -> ModuleType:
                 sys.modules.pop(f"pika_twisted.{name}", None)
             return importlib.import_module(f"pika_twisted.{module}")
     finally:
-        for name, module in saved.items():
-            setattr(pika_twisted, name, module)
+        for name, as_it_was in saved.items():
+            package, _, leaf = name.rpartition(".")
+            setattr(importlib.import_module(f"pika_twisted.{package}"), leaf, as_it_was)
 
 
 @contextlib.contextmanager

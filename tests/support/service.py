@@ -26,7 +26,7 @@ class Broker:
         self.peers: list[Peer] = []
         self.said: list[list[str]] = []
         self.heard: list[Any] = []  # the methods behind them, of all connections
-        self.deaf = False
+        self.stopped = False
         self.postpone: type[Any] | None = None
         self.postponed: list[Any] = []
 
@@ -70,7 +70,7 @@ class Broker:
                 self.peer.read()
                 frames, self.peer.frames = self.peer.frames, []
                 for frame in frames:
-                    if self.peer.transport.connected and not self.deaf:
+                    if self.peer.transport.connected and not self.stopped:
                         self.answer(frame)
                 self.peer.transport.finish()
             self.clock.advance(0)

@@ -30,7 +30,7 @@ def _frozen() -> Iterator[None]:
 
 @pytest.fixture(params=queues.IMPLEMENTATIONS)
 def make(request: pytest.FixtureRequest) -> type[PublisherConfirms]:
-    made: type[PublisherConfirms] = queues.load(request.param, "confirms").PublisherConfirms
+    made: type[PublisherConfirms] = queues.load(request.param, "channel.confirms").PublisherConfirms
     return made
 
 

@@ -10,7 +10,7 @@ from pika import exceptions, spec
 
 from pika_twisted import TwistedProtocolConnection
 from pika_twisted.exceptions import HandshakeTimeout, UndecodableProperties
-from pika_twisted.pika_state.channel import MOST_STRANGERS
+from pika_twisted.pika_state.channel import MOST_UNKNOWN_CONSUMERS
 from tests.support import wire
 from tests.support.outcome import call, watch
 from tests.support.session import Session
@@ -134,8 +134,8 @@ def test_unknown_consumers_that_are_cancelled_at_a_time(session: Session) -> Non
     assert deliver("stranger 0") == ["Basic.Nack", "Basic.Cancel"]
     for number in [0, *range(1, 150)]:
         assert deliver(f"stranger {number}") == ["Basic.Nack"]
-    assert len(channel._channel._blocked) == MOST_STRANGERS - 1
-    for number in range(MOST_STRANGERS):
+    assert len(channel._channel._blocked) == MOST_UNKNOWN_CONSUMERS - 1
+    for number in range(MOST_UNKNOWN_CONSUMERS):
         session.peer.send(channel, spec.Basic.CancelOk(f"stranger {number}"))
     session.peer.forget()
     assert deliver("stranger 149") == ["Basic.Nack", "Basic.Cancel"]

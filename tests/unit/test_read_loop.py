@@ -57,8 +57,8 @@ class Talk:
             def flush(self) -> None:
                 talk.calls.append(("flush", None))
 
-            def settle(self) -> None:
-                talk.calls.append(("settle", None))
+            def after_read(self) -> None:
+                talk.calls.append(("after_read", None))
 
         return Loop(self.buffer, self.full)
 
@@ -124,7 +124,7 @@ def test_what_is_encoded_meanwhile_leaves_with_one_write(talk: Talk) -> None:
     [(name, octets)] = talk.calls
     assert name == "write" and len(octets) == 2 * len(ACK)
     assert not talk.buffer.held and talk.buffer.writes == 0
-    assert (talk.buffer.octets_written, talk.buffer.frames_written) == (len(octets), 2)
+    assert (talk.buffer.bytes_written, talk.buffer.frames_written) == (len(octets), 2)
 
 
 def test_where_nothing_may_wait_nothing_is_held(talk: Talk) -> None:
@@ -153,12 +153,12 @@ def test_full_queues_are_looked_at_when_all_is_written(talk: Talk) -> None:
     talk.full["a queue"] = None
     talk.encoder.ack(1)
     talk.loop.receive(OTHER)
-    assert talk.names == ["process", "write", "settle"]
+    assert talk.names == ["process", "write", "after_read"]
 
 
 def test_once_deaf_it_only_counts(talk: Talk) -> None:
     def deafen(_value: Any) -> None:
-        talk.loop.deaf = True
+        talk.loop.stopped = True
 
     talk.processed = deafen  # type: ignore[method-assign]
     talk.loop.receive(OTHER + message())
@@ -169,7 +169,7 @@ def test_once_deaf_it_only_counts(talk: Talk) -> None:
 
 def test_deafened_by_whoever_is_woken(talk: Talk) -> None:
     def deafen() -> None:
-        talk.loop.deaf = True
+        talk.loop.stopped = True
 
     talk.loop.decoder.subscribe(1, "ct", talk.backlog, None, deafen)
     talk.loop.receive(message() + OTHER)
@@ -214,7 +214,7 @@ def test_without_a_transport_what_is_written_is_dropped(talk: Talk) -> None:
     talk.buffer.write_out()
     talk.buffer.write_out()
     assert len(talk.buffer) == 0
-    assert (talk.buffer.octets_written, talk.buffer.frames_written) == (len(ACK), 1)
+    assert (talk.buffer.bytes_written, talk.buffer.frames_written) == (len(ACK), 1)
 
 
 def test_a_loop_without_a_decoder_says_so(codec: Any) -> None:
@@ -241,4 +241,4 @@ def test_none_is_not_written(codec: Any) -> None:
     buffer = codec.OutputBuffer()
     with pytest.raises(TypeError, match="None"):
         buffer.write(None, 1)
-    assert buffer.octets_written == buffer.frames_written == 0
+    assert buffer.bytes_written == buffer.frames_written == 0

@@ -207,7 +207,7 @@ def test_what_is_published_while_a_loss_is_told_is_sent_again_in_its_order(world
 
 
 def test_an_attempt_that_the_end_of_the_service_cuts_off_has_not_failed(world: World) -> None:
-    world.broker.deaf = True
+    world.broker.stopped = True
     world.start()
     stopping = settled(world, world.service.stopService())
     world.broker.run(1)
@@ -306,9 +306,9 @@ def test_one_who_waits_cancels_the_next(name: str) -> None:
         world.lose()
     elif name == "when_ready":
         world.lose()
-        world.broker.deaf = True
+        world.broker.stopped = True
         world.broker.run(1)
-        world.broker.deaf = False
+        world.broker.stopped = False
         world.broker.peer.start("RabbitMQ")
     elif name != "update_secret":
         world.broker.peer.transport.fill()

@@ -249,7 +249,7 @@ def test_a_call_interrupted_by_a_loss_is_made_again(world: World) -> None:
     world.start()
     channel = world.service.channel()
     world.broker.run()
-    world.broker.deaf = True
+    world.broker.stopped = True
     calling = watch(channel.queue_declare("q"))
     getting = watch(channel.basic_get("q"))
     publishing = watch(channel.basic_publish("", "q", b"x"))
@@ -257,7 +257,7 @@ def test_a_call_interrupted_by_a_loss_is_made_again(world: World) -> None:
     world.lose()
     getting.failure(exceptions.ChannelClosed)
     publishing.result()  # no confirms: it was on its way
-    world.broker.deaf = False
+    world.broker.stopped = False
     world.broker.run(1)
     assert calling.result().method.queue == "q"
 
@@ -485,9 +485,9 @@ def test_a_call_that_the_connection_was_lost_under_is_made_again(world: World) -
     world.start()
     channel = world.service.channel()
     world.broker.run()
-    world.broker.deaf = True
+    world.broker.stopped = True
     declaring = settled(world, channel.queue_declare("q"))
-    world.broker.deaf = False
+    world.broker.stopped = False
     world.lose()
     assert declaring.pending
     world.broker.run(1)
@@ -499,9 +499,9 @@ def test_a_consumer_that_the_connection_was_lost_under_is_begun_again(world: Wor
     world.start()
     channel = world.service.channel()
     world.broker.run()
-    world.broker.deaf = True
+    world.broker.stopped = True
     consuming = settled(world, channel.basic_consume("q", consumer_tag="t"))
-    world.broker.deaf = False
+    world.broker.stopped = False
     world.lose()
     world.broker.run(1)
     queue, tag = consuming.result()
@@ -516,9 +516,9 @@ def test_cancelling_while_the_connection_is_down_or_is_lost(world: World) -> Non
     queues = [
         settled(world, channel.basic_consume("q", consumer_tag=tag)).result()[0] for tag in "ab"
     ]
-    world.broker.deaf = True
+    world.broker.stopped = True
     cancelling = settled(world, channel.basic_cancel("a"))
-    world.broker.deaf = False
+    world.broker.stopped = False
     world.broker.reachable = False
     world.lose()
     assert cancelling.result() is None

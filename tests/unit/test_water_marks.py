@@ -212,7 +212,7 @@ def test_a_pause_ends_with_the_connection(session: Session) -> None:
 
 def queue_channel(session: Session) -> Any:
     (channel,) = session.protocol._impl._channels.values()
-    return channel.face
+    return channel.twisted_channel
 
 
 @pytest.mark.parametrize("marks", [None, WaterMarks()], ids=["no_marks", "marks"])

@@ -33,7 +33,7 @@ class OutputBuffer:
         self.frame_max = frame_max
         self.limit = limit
         self.frames = 0
-        self.octets_written = 0
+        self.bytes_written = 0
         self.frames_written = 0
         self._frames_taken = 0
         self._octets = bytearray()
@@ -50,7 +50,7 @@ class OutputBuffer:
             self.write(self.take(), frames)
 
     def write(self, octets: bytes, frames: int) -> None:
-        self.octets_written += len(octets)
+        self.bytes_written += len(octets)
         self.frames_written += frames
         if self.transport is not None:
             self.transport.write(octets)
@@ -81,8 +81,8 @@ class ChannelEncoder:
         self.open = True
         #: What basic_ack() and basic_publish() call when it is time to write.
         self.flush: Any = None
-        #: Acks are minded by a ledger: slow_ack() does all that then.
-        self.minded = False
+        #: A ledger looks at every ack: slow_ack() does all that then.
+        self.has_ledger = False
         #: The channel's own methods, for all that is rare.
         self.slow_ack: Any = None
         self.slow_publish: Any = None
@@ -95,7 +95,7 @@ class ChannelEncoder:
         return not self.open or self._method(spec.Basic.Ack(_tag(delivery_tag), multiple))
 
     def basic_ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> None:
-        if self.minded:
+        if self.has_ledger:
             self.slow_ack(delivery_tag, multiple)
         elif self.ack(delivery_tag, multiple):
             self.flush()

@@ -12,21 +12,21 @@ class ReadLoop:
     process: Any
     end: Any
     flush: Any
-    settle: Any
+    after_read: Any
 
-    def __init__(self, buffer: Any, asks_for_settle: Any) -> None:
+    def __init__(self, buffer: Any, wants_after_read: Any) -> None:
         self.decoder: Any = None
         self.octets = 0
         self.frames_processed = 0
-        self.deaf = False
+        self.stopped = False
         self._draining = False
         self._buffer = buffer
-        self._asks_for_settle = asks_for_settle
+        self._asks_for_settle = wants_after_read
 
     def receive(self, data: bytes) -> None:
         decoder, buffer = self.decoder, self._buffer
         self.octets += len(data)
-        if self.deaf:
+        if self.stopped:
             return
         decoder.feed(data)
         if self._draining:
@@ -45,16 +45,16 @@ class ReadLoop:
             else:
                 buffer.write_out()
             if self._asks_for_settle:
-                self.settle()
+                self.after_read()
 
     def _drain(self, decoder: Any) -> None:
         while True:
             value = decoder.next_frame()
             for token in decoder.take_ready():
                 token()
-            if value is None or self.deaf:
+            if value is None or self.stopped:
                 return
             if value is not False:
                 self.process(value)
-                if self.deaf:
+                if self.stopped:
                     return
