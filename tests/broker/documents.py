@@ -35,6 +35,8 @@ from tests.broker.broker import Broker
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 TIME_LIMIT = 30.0
+# The plugin by name: a checkout that is not installed has no entry points.
+PYTEST_OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "pytest_pika_twisted")
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 _BLOCK = re.compile(
@@ -156,7 +158,7 @@ def run(program: Program, broker: Broker, folder: Path) -> str:
     command = {
         None: [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", file.name],
         "trial": [sys.executable, "-m", "twisted.trial", file.stem],
-        "pytest": [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name],
+        "pytest": [sys.executable, "-m", "pytest", *PYTEST_OPTIONS, file.name],
         "twistd": [sys.executable, "-c", TWISTD, "--pidfile=", "-noy", file.name],
     }[program.runner]
     process = subprocess.Popen(

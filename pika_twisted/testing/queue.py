@@ -1,0 +1,293 @@
+"""Classic and quorum queues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pika_twisted.testing.arguments import QUORUM
+from pika_twisted.testing.consumer import Consumer
+from pika_twisted.testing.message import Message, QueuedMessage
+from pika_twisted.testing.ready import Ready
+from pika_twisted.testing.refusal import in_exclusive_use
+
+if TYPE_CHECKING:
+    from pika_twisted.testing.vhost import VirtualHost
+
+
+class Queue:
+    """A queue: its messages, who consumes them, and its rules.
+
+    `owner` is the connection that an exclusive queue belongs to, None otherwise.
+    """
+
+    def __init__(
+        self,
+        vhost: VirtualHost,
+        name: str,
+        kind: str,
+        *,
+        durable: bool = False,
+        auto_delete: bool = False,
+        owner: Any = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        self.vhost = vhost
+        self.name = name
+        self.type = kind
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.owner = owner
+        self.arguments = arguments = arguments or {}
+        self.consumers: list[Consumer] = []  # the next one to get a message is the first
+        self.paused = False
+        self._active: Consumer | None = None  # with x-single-active-consumer
+        self._single = bool(arguments.get("x-single-active-consumer"))
+        self._ready = Ready(arguments.get("x-max-priority", 0), kind == QUORUM)
+        self._unacked: dict[int, QueuedMessage] = {}
+        self._next_position = 0
+        self._had_consumers = False
+        self._dispatching = False
+        self._expiry: Any = None
+        self._unused: Any = None
+        self._max_length: int | None = arguments.get("x-max-length")
+        self._max_bytes: int | None = arguments.get("x-max-length-bytes")
+        self._overflow: str = arguments.get("x-overflow", "drop-head")
+        self._ttl: int | None = arguments.get("x-message-ttl")
+        self._delivery_limit: int | None = arguments.get("x-delivery-limit")
+        if kind == QUORUM and self._delivery_limit is None:
+            self._delivery_limit = vhost.broker.dialect.delivery_limit
+        if self._delivery_limit is not None and self._delivery_limit < 0:
+            self._delivery_limit = None
+        self._expires: int | None = arguments.get("x-expires")
+        self.touch()
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name!r}: {len(self._ready)} ready, {len(self._unacked)} unacked>"
+
+    # To look at
+
+    @property
+    def messages(self) -> list[QueuedMessage]:
+        """The messages that wait for a consumer, the next one first."""
+        return list(self._ready)
+
+    @property
+    def unacked(self) -> list[QueuedMessage]:
+        """The messages that were delivered and not settled, in the order of their arrival."""
+        return sorted(self._unacked.values(), key=lambda each: each.position)
+
+    @property
+    def message_count(self) -> int:
+        """How many wait for a consumer."""
+        return len(self._ready)
+
+    # Messages
+
+    def publish(self, message: Message) -> bool:
+        """Take a message; False where the length limit refuses it."""
+        if self._overflow != "drop-head" and self._is_full(message):
+            if self._overflow == "reject-publish-dlx":
+                self.vhost.dead_letter(self, QueuedMessage(message, 0, None), "maxlen")
+            return False
+        self._next_position += 1
+        queued = QueuedMessage(message, self._next_position, self._expires_at(message))
+        self._ready.append(queued)
+        self.dispatch()
+        self._drop_surplus()
+        return True
+
+    def get(self, no_ack: bool) -> QueuedMessage | None:
+        """Take the next message for Basic.Get."""
+        self._drop_expired()
+        self.touch()
+        return self._take(no_ack) if len(self._ready) else None
+
+    def settle(self, message: QueuedMessage) -> None:
+        """Forget a message that was delivered: it was acked."""
+        self._unacked.pop(message.position, None)
+
+    def reject(self, message: QueuedMessage) -> None:
+        """Dead-letter a message that was delivered, or drop it."""
+        if self._unacked.pop(message.position, None) is not None:
+            self.vhost.dead_letter(self, message, "rejected")
+
+    def requeue(self, messages: list[QueuedMessage]) -> None:
+        """Take back messages that were delivered."""
+        for message in messages:
+            if self._unacked.pop(message.position, None) is None:
+                continue
+            message.redelivered = True
+            message.delivery_count += 1
+            if self._delivery_limit is not None and message.delivery_count > self._delivery_limit:
+                self.vhost.dead_letter(self, message, "delivery_limit")
+            else:
+                self._ready.put_back(message)
+        self.dispatch()
+        self._drop_surplus()
+
+    def purge(self) -> int:
+        """Drop what waits; return how many."""
+        return len(self._ready.clear())
+
+    def _take(self, no_ack: bool) -> QueuedMessage:
+        message = self._ready.popleft()
+        if not no_ack:
+            self._unacked[message.position] = message
+        return message
+
+    def _is_full(self, message: Message) -> bool:
+        if self._max_length is not None and len(self._ready) >= self._max_length:
+            return True
+        return self._max_bytes is not None and self._ready_bytes() >= self._max_bytes
+
+    def _ready_bytes(self) -> int:
+        return sum(len(each.body) for each in self._ready)
+
+    def _drop_surplus(self) -> None:
+        if self._overflow != "drop-head":
+            return
+        while len(self._ready) and (
+            (self._max_length is not None and len(self._ready) > self._max_length)
+            or (self._max_bytes is not None and self._ready_bytes() > self._max_bytes)
+        ):
+            self.vhost.dead_letter(self, self._ready.drop_head(), "maxlen")
+
+    # Expiry
+
+    def _expires_at(self, message: Message) -> float | None:
+        limits = [each for each in (self._ttl, message.expiration) if each is not None]
+        return self.vhost.now() + min(limits) / 1000 if limits else None
+
+    def _drop_expired(self) -> None:
+        """Dead-letter what has expired at the head; look again when the next one there does."""
+        now, dropped = self.vhost.now(), True
+        while dropped:
+            dropped = False
+            for message in list(self._ready.heads()):
+                if message.expires_at is not None and message.expires_at <= now:
+                    self._ready.remove(message)
+                    self.vhost.dead_letter(self, message, "expired")
+                    dropped = True
+        due = [each.expires_at for each in self._ready.heads() if each.expires_at is not None]
+        self._expiry = self._again(self._expiry, min(due) - now if due else None, self._on_expiry)
+
+    def _on_expiry(self) -> None:
+        self._expiry = None
+        self._drop_expired()
+        self.vhost.broker.flush()
+
+    def _again(self, call: Any, delay: float | None, what: Callable[[], None]) -> Any:
+        if call is not None and call.active():
+            call.cancel()
+        return None if delay is None else self.vhost.broker.call_later(delay, what)
+
+    def touch(self) -> None:
+        """The queue is in use: x-expires counts from now."""
+        if self._expires is not None:
+            delay = None if self.consumers else self._expires / 1000
+            self._unused = self._again(self._unused, delay, self._on_unused)
+
+    def _on_unused(self) -> None:
+        self._unused = None
+        self.vhost.delete_queue(self)
+        self.vhost.broker.flush()
+
+    # Consumers
+
+    def add_consumer(self, consumer: Consumer) -> None:
+        """Subscribe.
+
+        :raises Refusal: there is an exclusive consumer, or this would be one beside others
+        """
+        taken = any(each.exclusive for each in self.consumers)
+        if taken or (consumer.exclusive and (self.consumers or self._single)):
+            raise in_exclusive_use(self.vhost.name, self.name)
+        self._insert(consumer)
+        self._had_consumers = True
+        self.touch()
+        if self._single and self._active is None:
+            self._active = consumer
+
+    def _insert(self, consumer: Consumer) -> None:
+        """Put a consumer behind all of its priority, before those of a lower one."""
+        index = len(self.consumers)
+        while index and self.consumers[index - 1].priority < consumer.priority:
+            index -= 1
+        self.consumers.insert(index, consumer)
+
+    def remove_consumer(self, consumer: Consumer) -> None:
+        """End a subscription; an auto_delete queue goes with its last one."""
+        if consumer not in self.consumers:
+            return
+        self.consumers.remove(consumer)
+        if consumer is self._active:
+            self._active = self.consumers[0] if self.consumers else None
+        self.touch()
+        if self.auto_delete and not self.consumers:
+            self.vhost.delete_queue(self)
+        else:
+            self.dispatch()
+
+    def dispatch(self) -> None:
+        """Deliver what can be delivered."""
+        if self._dispatching:
+            return
+        self._dispatching = True
+        try:
+            self._drop_expired_if_any_may()
+            while len(self._ready) and not self.paused:
+                consumer = self._next_consumer()
+                if consumer is None:
+                    break
+                message = self._take(consumer.no_ack)
+                consumer.channel.deliver(consumer, message)
+        finally:
+            self._dispatching = False
+        self._drop_expired_if_any_may()
+
+    def _drop_expired_if_any_may(self) -> None:
+        if self._expiry is not None or any(
+            each.expires_at is not None for each in self._ready.heads()
+        ):
+            self._drop_expired()
+
+    def _next_consumer(self) -> Consumer | None:
+        if self._single:
+            active = self._active
+            return active if active is not None and active.has_room() else None
+        for consumer in self.consumers:
+            if consumer.has_room():
+                self.consumers.remove(consumer)
+                self._insert(consumer)
+                return consumer
+        return None
+
+    # The end
+
+    def end(self) -> None:
+        """Stop timers and tell the consumers: the queue is gone."""
+        for call in (self._expiry, self._unused):
+            if call is not None and call.active():
+                call.cancel()
+        self._expiry = self._unused = self._expires = None
+        consumers, self.consumers = self.consumers, []
+        for consumer in consumers:
+            consumer.channel.cancel_notify(consumer)
+
+    def restart(self) -> None:
+        """Keep what a durable queue keeps over a restart of the broker."""
+        self.consumers.clear()
+        self._active = None
+        kept = [each for each in (*self.unacked, *self._ready) if self._keeps(each)]
+        for message in self.unacked:
+            message.redelivered = True
+            message.delivery_count += 1
+        self._unacked.clear()
+        self._ready.clear()
+        for message in sorted(kept, key=lambda each: each.position):
+            self._ready.append(message)
+        self._drop_expired()
+
+    def _keeps(self, message: QueuedMessage) -> bool:
+        return self.type == QUORUM or message.message.persistent
