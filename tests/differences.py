@@ -3,7 +3,7 @@
 This is the whole list. The differential tests compare every outcome with the oracle
 (tests/support/oracle.py), which is ``decode_frame`` itself, run frame by frame with exactly these
 differences put in; whatever isn't listed has to come out as pika has it. Each difference has a
-test of its own that it is real (tests/unit/test_decoder_differences.py): pika does otherwise for
+test that it is real (tests/unit/codec/test_decoder_differences.py): pika does otherwise for
 its example, ours does as said.
 
 Three kinds:

@@ -31,15 +31,15 @@ failed=0
 measured() {
     "$python" -m pytest -n auto --dist worksteal -p no:cacheprovider -o timeout=1800 \
         --cov --cov-append --cov-report= -k "not traced" \
-        --ignore=tests/defects/test_costs.py --ignore=tests/unit/test_hostile_volume.py \
-        --deselect=tests/unit/test_codec_objects.py::test_every_allocation_fails_once \
+        --ignore=tests/defects/test_costs.py --ignore=tests/unit/codec/test_hostile_volume.py \
+        --deselect=tests/unit/codec/test_codec_objects.py::test_every_allocation_fails_once \
         "--deselect=tests/defects/test_fails_on_pika.py::test_row_fails_on_pikas_adapter[d49]" \
         "$@" tests/unit tests/defects || failed=1
 }
-measured --ignore=tests/unit/test_decoder_mutations.py --ignore=tests/unit/test_decoder_cost.py "$@"
+measured --ignore=tests/unit/codec/test_decoder_mutations.py --ignore=tests/unit/codec/test_decoder_cost.py "$@"
 # The codec's own tests have run both by now.
 export PIKA_TWISTED_PURE=1
-measured --ignore-glob="tests/unit/test_decoder_*" --ignore=tests/unit/test_encoder.py "$@"
+measured --ignore-glob="tests/unit/codec/test_decoder_*" --ignore=tests/unit/codec/test_encoder.py "$@"
 report() {
     echo
     "$python" -m coverage report --skip-covered --show-missing "$@" || failed=1

@@ -1,6 +1,6 @@
 """Every kind of bad octets over sockets, from a peer of the tests' own: no broker is involved.
 
-The tables and the talks are those of `tests/unit/test_bad_bytes.py`. That nothing left
+The tables and the talks are those of `tests/unit/codec/test_bad_bytes.py`. That nothing left
 `dataReceived` and nothing was logged as unhandled, the runner checks.
 """
 

@@ -1,6 +1,6 @@
 """A peer that sends without end, over a socket: the client's memory and CPU. No broker is involved.
 
-The streams are those of `tests/unit/test_hostile_volume.py`: 128 MiB of each in an ordinary run,
+Streams of `tests/unit/codec/test_hostile_volume.py`: 128 MiB of each in an ordinary run,
 1 GiB in a long one (PIKA_TWISTED_TEST_LONG=1).
 """
 

@@ -16,10 +16,10 @@ from pika import DeliveryMode, exceptions, frame, spec
 from pika_twisted.codec.errors import UnsupportedField
 from tests.support import wire
 from tests.support.pika_versions import LONG
+from tests.unit.codec.test_decoder_fields import subset
+from tests.unit.codec.test_decoder_methods import _tables as tables
+from tests.unit.codec.test_decoder_methods import short_text
 from tests.unit.conftest import EXHAUSTIVE, load
-from tests.unit.test_decoder_fields import subset
-from tests.unit.test_decoder_methods import _tables as tables
-from tests.unit.test_decoder_methods import short_text
 
 TAGS = [0, 1, 255, 256, 2**31, 2**32, 2**63, 2**64 - 1]
 FRAME_MAX = 4096

@@ -11,7 +11,13 @@ from pika import spec
 from tests.support.outcome import TwistedLog, watch
 from tests.support.session import Session
 from tests.unit.test_every_deferred import Call
-from tests.unit.test_water_marks import MARKS, QUESTIONS, asked_amid_a_pause, flooded, is_paused
+from tests.unit.transport.test_read_gate import (
+    MARKS,
+    QUESTIONS,
+    asked_amid_a_pause,
+    flooded,
+    is_paused,
+)
 
 INTERVAL = 0.25
 

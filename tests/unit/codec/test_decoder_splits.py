@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.support import corpus, feeding, shape, wire
 from tests.support.oracle import Oracle
+from tests.unit.codec.test_decoder_content import Direct
 from tests.unit.conftest import EXHAUSTIVE, Message, load
-from tests.unit.test_decoder_content import Direct
 
 STREAMS = corpus.streams()
 Chunkings = Callable[[bytes], Any]

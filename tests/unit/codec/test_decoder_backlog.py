@@ -10,8 +10,8 @@ import pytest
 
 from tests.support import wire
 from tests.support.cost import assert_grows_at_most, cpu
+from tests.unit.codec.test_decoder_content import Direct
 from tests.unit.conftest import Message
-from tests.unit.test_decoder_content import Direct
 
 
 def filled(codec: Any, *items: Any) -> Any:

@@ -18,7 +18,7 @@ from pika import exceptions, spec
 from tests.support import feeding, shape, wire
 from tests.support.bad_bytes import BEGUN, DELIVER, REFUSED
 from tests.support.oracle import Oracle
-from tests.unit.test_decoder_content import Direct
+from tests.unit.codec.test_decoder_content import Direct
 
 # What comes before every bad frame besides its own prefix: as if from an ordinary session.
 GOOD = wire.HEARTBEAT + wire.content(2, b"good") + wire.method_frame(9, spec.Channel.OpenOk(""))
