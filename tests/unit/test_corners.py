@@ -1059,7 +1059,7 @@ def test_what_is_longer_than_the_brokers_frame_max_is_refused_at_the_call(sessio
     for refused in (
         call(channel.basic_publish, "", "q", b"body", properties),
         call(channel.queue_declare, "q", arguments={"x": "x" * limit}),
-        call(session.protocol.update_secret, "token" * (limit // 4), "expiry"),
+        call(session.protocol.update_secret, "token" * (limit // 5), "expiry"),
     ):
         assert re.search(text, str(refused.failure(ValueError)))
     session.peer.expect_none()
