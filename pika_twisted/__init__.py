@@ -8,7 +8,8 @@ Begin with `connect()`, or with `RecoveringService` where the connection has to 
 
 from __future__ import annotations
 
-from . import _requirements as _requirements  # first: says what is too old, or too new
+from . import _requirements as _requirements  # first: says what is too old
+from .pika_state import private_names as _private_names  # noqa: F401  # and what is too new
 
 # isort: split
 from pika_twisted.channel.channel import TwistedChannel

@@ -12,8 +12,6 @@ import re
 import pika
 import twisted
 
-from .pika_state.private_names import missing_names
-
 OLDEST = {"pika": "1.3.2", "Twisted": "22.10.0"}
 
 #: The newest pika that the unit suite was run with.
@@ -36,11 +34,8 @@ def require(package: str, version: str, path: object) -> None:
         )
 
 
-def require_names(version: str, path: object) -> None:
-    """Raise ImportError when this pika lacks private names that are overridden or used here."""
-    missing = list(missing_names())
-    if not missing:
-        return
+def refuse(missing: list[str], version: str, path: object) -> ImportError:
+    """Return what says that this pika lacks names which are overridden or used here."""
     newest = numbers(NEWEST_PIKA)
     if numbers(version)[: len(newest)] > newest:
         advice = (
@@ -49,7 +44,7 @@ def require_names(version: str, path: object) -> None:
         )
     else:
         advice = "Was it changed? python -m pip install --force-reinstall pika puts it right"
-    raise ImportError(
+    return ImportError(
         f"pika_twisted knows pika {OLDEST['pika']} to {NEWEST_PIKA}. This is pika {version} "
         f"({path}), in which {', '.join(missing)} can't be found. {advice}"
     )
@@ -57,4 +52,3 @@ def require_names(version: str, path: object) -> None:
 
 require("pika", pika.__version__, pika.__file__)
 require("Twisted", twisted.__version__, twisted.__file__)
-require_names(pika.__version__, pika.__file__)

@@ -21,6 +21,7 @@ from pika_twisted.codec.errors import DecodeError, UndecodableProperties
 __all__ = [
     "DecodeError",
     "HandshakeTimeout",
+    "NoFreeChannels",
     "ProtocolViolation",
     "Reason",
     "UndecodableProperties",
@@ -49,6 +50,10 @@ class HandshakeTimeout(pika_exceptions.AMQPConnectionError):
 
 class ProtocolViolation(pika_exceptions.AMQPConnectionError, pika_exceptions.ProtocolSyntaxError):
     """The peer sent what AMQP 0-9-1 forbids; the reply code says what (spec 1.2, constants)."""
+
+
+class NoFreeChannels(WithText, pika_exceptions.NoFreeChannels):
+    """As many channels are open as the broker, or `channel_max`, allows."""
 
 
 class Reason(Exception):

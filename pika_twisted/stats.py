@@ -43,6 +43,8 @@ class ConnectionStats:
     queued_messages: int = 0
     #: Octets of their bodies.
     queued_bytes: int = 0
+    #: Frames that came for channels which were closed by then, and were dropped.
+    late_frames: int = 0
 
     def plus(self, other: ConnectionStats) -> ConnectionStats:
         """Both together; of what is the case only now, the other's."""
@@ -128,4 +130,5 @@ def of_connection(connection: Any) -> ConnectionStats:
         consumers=len(queues),
         queued_messages=sum(len(queue.pending) for queue in queues),
         queued_bytes=sum(queue.pending.body_bytes for queue in queues),
+        late_frames=connection.late_frames,
     )

@@ -114,8 +114,9 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._gets: deque[Callable[..., Any]] = deque()
         self._on_select_sent: Callable[[], Any] | None = None
         self._auto_ack_tags: set[Any] = set()  # of consumers that are subscribed
-        self._ever_auto_ack = False
-        self._unknown_consumers: set[Any] = set()  # unknown consumers that are being cancelled
+        #: Whether any consumer of it was one with auto_ack.
+        self.ever_auto_ack = False
+        self._unknown_consumers: set[Any] = set()  # that are being cancelled
         self._observed = False  # somebody watches Basic.Deliver: no direct delivery
         self._direct: dict[str, tuple[Any, object, object]] = {}
 
@@ -199,7 +200,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
             raise
         if auto_ack:
             self._auto_ack_tags.add(consumer_tag)
-            self._ever_auto_ack = True
+            self.ever_auto_ack = True
         return consumer_tag
 
     def basic_cancel(
@@ -390,7 +391,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         LOGGER.error("Delivery for an unknown consumer; cancelling it: %r", method_frame)
         if self.is_open:
             # A nack of a tag that the broker counts as acknowledged would close the channel.
-            if not self._ever_auto_ack:
+            if not self.ever_auto_ack:
                 self.basic_nack(method.delivery_tag)
             self._cancel_unknown(method.consumer_tag)
 

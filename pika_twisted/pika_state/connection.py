@@ -31,10 +31,14 @@ from pika_twisted.transport.sockets import abort
 
 from . import heartbeat as liveness
 from .channel import Channel, encode_method
+from .channel_numbers import ChannelNumbers
 from .closing import ClosingConnection
 
 #: What settles publishes of a channel in confirm mode.
 _CONFIRMS = (spec.Basic.Ack, spec.Basic.Nack)
+
+#: What may come for a channel that is being opened.
+_OPENING = (spec.Channel.OpenOk, spec.Channel.Close)
 
 
 class Connection(ClosingConnection):
@@ -112,6 +116,7 @@ class Connection(ClosingConnection):
         )
         super()._init_connection_state()
         self.messages_indirect = 0
+        self._numbers = ChannelNumbers()
 
     # What Twisted tells us
 
@@ -165,6 +170,11 @@ class Connection(ClosingConnection):
 
     # Inbound
 
+    @property
+    def late_frames(self) -> int:
+        """How many frames came for channels that were closed, and were dropped."""
+        return self._numbers.late_frames
+
     def _process_one(self, value: Any) -> None:
         self._process_frame(value)
 
@@ -208,14 +218,27 @@ class Connection(ClosingConnection):
             return
         number = value.channel_number
         channel = self._channels.get(number)
-        if channel is None and number:
-            raise DecodeError(spec.CHANNEL_ERROR, f"frame for channel {number}, which is not open")
+        if number and self._is_late(number, channel, value):
+            return
         if isinstance(value, frame.Method):
             self._process_method(value, channel)
         elif isinstance(value, _codec.OversizedContent):
             channel.refuse_content(value)  # pyright: ignore[reportOptionalMemberAccess]
         else:
             super()._process_frame(value)
+
+    def _is_late(self, number: int, channel: Channel | None, value: Any) -> bool:
+        """Whether a frame is of a channel that was closed before, and is to be dropped."""
+        if channel is None:
+            if self._numbers.drop(number):
+                return True
+            raise DecodeError(
+                spec.CHANNEL_ERROR, f"frame for channel {number}, which was not opened"
+            )
+        if not channel.is_opening or isinstance(getattr(value, "method", None), _OPENING):
+            return False
+        self._numbers.late_frames += 1
+        return True
 
     def _process_method(self, value: frame.Method[Any], channel: Channel | None) -> None:
         method = value.method
@@ -313,6 +336,7 @@ class Connection(ClosingConnection):
         if not self.is_open:
             raise pika_exceptions.ConnectionWrongStateError(f"The connection is not open: {self}")
         number = channel_number or self._next_channel_number()
+        self._numbers.take(number)
         # Not pika's method, which looks the channel up by its number when it has sent Channel.Open:
         # that is forgotten where a transport ends, or brings Channel.Close, within write().
         channel = self._channels[number] = self._create_channel(number, on_open_callback)
@@ -361,7 +385,12 @@ class Connection(ClosingConnection):
         if self._direct_delivery:
             self.inbound.decoder.collect_confirms(channel_number, confirms, token)
 
+    def _next_channel_number(self) -> int:
+        limit = self.params.channel_max or pika.channel.MAX_CHANNELS
+        return self._numbers.next(self._channels, limit)
+
     def _on_channel_cleanup(self, channel: Channel) -> None:
+        self._numbers.close(channel.channel_number, channel.ever_auto_ack)
         self.inbound.decoder.forget_channel(channel.channel_number)
         super()._on_channel_cleanup(channel)
 

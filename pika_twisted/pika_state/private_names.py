@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
 
+import pika
 import pika.channel
 import pika.connection
 import pika.heartbeat
+
+from pika_twisted import _requirements
 
 #: pika's private names: what the modules of this folder override, for pika to call, or call and
 #: read themselves.
@@ -61,3 +64,8 @@ def names_in(kind: type) -> Iterator[str]:
         function = value.fget if isinstance(value, property) else value
         if isinstance(function, FunctionType):
             yield from function.__code__.co_names
+
+
+lacking = list(missing_names())
+if lacking:
+    raise _requirements.refuse(lacking, pika.__version__, pika.__file__)

@@ -813,7 +813,7 @@ def test_a_publisher_that_is_closed_leaves_no_channel(world: World) -> None:
     waits.failure(exceptions.ChannelClosedByClient)
     world.broker.run()
     assert world.service.stats().connection.channels == 1  # what is in flight goes on
-    world.broker.peer.send(1, spec.Basic.Ack(1))
+    world.broker.peer.send(first._channel, spec.Basic.Ack(1))
     sent.result()
     world.broker.run()
     stats = world.service.stats()
