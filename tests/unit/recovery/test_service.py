@@ -577,7 +577,7 @@ def test_a_channel_that_the_broker_closes_is_opened_again(world: World) -> None:
     world.start()
     channel = world.service.channel(prefetch_count=3)
     world.broker.run()
-    world.broker.peer.send(channel, spec.Channel.Close(406, "PRECONDITION_FAILED", 0, 0))
+    world.broker.peer.send(2, spec.Channel.Close(406, "PRECONDITION_FAILED", 0, 0))
     assert not channel.is_open
     world.broker.run()
     for _ in range(3):
