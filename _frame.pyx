@@ -29,22 +29,28 @@ from cpython.bytes cimport (
 )
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
-from cpython.number cimport PyNumber_AsSsize_t
+from cpython.number cimport PyNumber_AsSsize_t, PyNumber_Index
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_CLEAR, Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_SET_ITEM
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport (
+    INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
+)
 from libc.string cimport memcmp, memcpy
 
 import sys
 from calendar import timegm
-from datetime import datetime, timezone
+from datetime import datetime
 from decimal import Decimal
 
 from pika import amqp_object, frame, spec
-from pika.exceptions import ShortStringTooLong
+from pika.exceptions import AMQPError, ShortStringTooLong
 
-from pika_twisted.codec.errors import DecodeError, UndecodableProperties, UnsupportedField
+from pika_twisted.codec.errors import (
+    DecodeError, FieldError, OversizedContent, UndecodableProperties, UnsupportedField,
+)
+from pika_twisted.codec.to_wire import encode_properties
+from pika_twisted.codec.values import LongLong, Timestamp, decimal_of, decimal_parts, timestamp_of
 
 __all__ = [
     "IMPLEMENTATION",

@@ -13,6 +13,7 @@ from pika import spec
 from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
+from pika_twisted.codec.to_wire import body_octets
 from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.deferreds.waiters import Waiters
 
@@ -372,4 +373,4 @@ def _publish_arguments(
     exchange: Any, routing_key: Any, body: Any, properties: Any, mandatory: Any
 ) -> tuple[Any, ...]:
     """As `basic_publish()` takes them, in whatever order `before_publish` has left them."""
-    return (exchange, routing_key, body, properties, mandatory)
+    return (exchange, routing_key, body_octets(body), properties, mandatory)

@@ -25,6 +25,7 @@ from typing import Any
 
 from pika import spec
 
+from pika_twisted.codec.values import Timestamp
 from tests.support import shape, wire
 from tests.support.pika_versions import LONG
 
@@ -229,13 +230,15 @@ FIELDS = {
         Difference(
             "late timestamp",
             "beyond year 9999 pika 1.x raises; RabbitMQ accepts such messages, for instance with "
-            "milliseconds instead of seconds, so they are given as the integer they are",
+            "milliseconds instead of seconds, so they are given as an integer, which is sent as a "
+            "timestamp again",
             _in_header(wire.sized(wire.entry(b"t", b"T" + struct.pack(">Q", 1_700_000_000_000)))),
         ),
         Difference(
             "pika 1.3 integers and timestamps",
             "pika 1.3.2 has b and B swapped, l unsigned and timestamps without a time zone; "
-            "values don't depend on the pika that is installed: they are 1.4's",
+            "1.5 marks no 64-bit integers; values don't depend on the pika that is installed: "
+            "they are 1.4's",
             _in_header(wire.sized(wire.entry(b"b", b"b\xff"))),
         ),
         Difference(
@@ -277,7 +280,7 @@ FIELDS = {
 
 def _timestamp(seconds: int) -> datetime | int:
     late = seconds > 253402300799  # 9999-12-31T23:59:59Z
-    return seconds if late else datetime.fromtimestamp(seconds, timezone.utc)
+    return Timestamp(seconds) if late else datetime.fromtimestamp(seconds, timezone.utc)
 
 
 # Type tags read otherwise than by (some release of) pika: layout, and what the value becomes.
@@ -287,15 +290,20 @@ AMENDED: dict[bytes, tuple[str, Callable[[Any], Any]]] = {
     b"b": (">b", int),
     b"B": (">B", int),
     b"l": (">q", LONG),
+    b"L": (">q", LONG),
     b"T": (">Q", _timestamp),
 }
 
 
-def amendment(kind: bytes, pika_failed: bool) -> str:
+def amendment(kind: bytes, ours: Any, pika_failed: bool) -> str:
     """Which difference it is when pika reads another value for this tag than ours."""
     if kind in (b"f", b"d"):
         return "float"
-    return "late timestamp" if pika_failed else "pika 1.3 integers and timestamps"
+    return (
+        "late timestamp"
+        if pika_failed or isinstance(ours, Timestamp)
+        else "pika 1.3 integers and timestamps"
+    )
 
 
 # --------------------------------------------------------------------------- objects

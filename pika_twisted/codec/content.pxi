@@ -1,21 +1,5 @@
 # Content: a method, its header, its body, and what is known of the channel they come on.
 
-class OversizedContent:
-    """Comes out instead of the header of a content that is longer than ``max_message_size``."""
-
-    def __init__(self, channel_number, method, body_size, limit):
-        self.channel_number = channel_number
-        self.method = method
-        self.body_size = body_size
-        self.limit = limit
-
-    def __repr__(self):
-        return (
-            f"<OversizedContent channel_number={self.channel_number} method={self.method!r} "
-            f"body_size={self.body_size} limit={self.limit}>"
-        )
-
-
 @cython.final
 cdef class Subscription:
     """Where the messages of one consumer go."""

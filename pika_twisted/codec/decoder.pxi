@@ -81,8 +81,8 @@ cdef class FrameDecoder:
 
     @max_nesting.setter
     def max_nesting(self, int value):
-        if not 0 <= value <= MAX_DECODED_NESTING:
-            raise ValueError(f"max_nesting must be between 0 and {MAX_DECODED_NESTING}")
+        if not 0 <= value <= MAX_NESTING:
+            raise ValueError(f"max_nesting must be between 0 and {MAX_NESTING}")
         self.nesting = value
 
     @property

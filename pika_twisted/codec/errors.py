@@ -1,8 +1,30 @@
-"""What the codec raises. Knows pika's exception tree and nothing else of this package."""
+"""What the codec raises or returns in place of a frame."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from pika import exceptions
+
+
+class FieldError(Exception):
+    """An argument, property or table entry that can't be what it claims to be."""
+
+
+class OversizedContent:
+    """Comes out instead of the header of a content that is longer than ``max_message_size``."""
+
+    def __init__(self, channel_number: int, method: Any, body_size: int, limit: int) -> None:
+        self.channel_number = channel_number
+        self.method = method
+        self.body_size = body_size
+        self.limit = limit
+
+    def __repr__(self) -> str:
+        return (
+            f"<OversizedContent channel_number={self.channel_number} method={self.method!r} "
+            f"body_size={self.body_size} limit={self.limit}>"
+        )
 
 
 class DecodeError(exceptions.ProtocolSyntaxError):
@@ -38,7 +60,7 @@ class UndecodableProperties(exceptions.AMQPError):
 
 
 class UnsupportedField(exceptions.UnsupportedAMQPFieldException, TypeError):
-    """A header value of a type that AMQP has no field for, or none that pika sends."""
+    """A header value of a type that AMQP has no field for."""
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -1,13 +1,8 @@
 # Strings, values and tables from the wire.
 
-# Marks integers that are published as 64 bit: a class of pika before 1.5.
-cdef object long_long
-try:
-    from pika.compat import long as long_long
-except ImportError:
-    long_long = int
-cdef object from_timestamp = datetime.fromtimestamp
-cdef object utc = timezone.utc
+cdef object long_long = LongLong
+cdef object as_timestamp = timestamp_of
+cdef object as_decimal = decimal_of
 
 
 cdef inline object short_string(Cursor* cursor):
@@ -152,7 +147,7 @@ cdef object read_value(Cursor* cursor, int depth, int max_nesting):
     elif tag == c"A":
         return read_array(cursor, depth + 1, max_nesting)
     elif tag == c"T":
-        return read_timestamp(load_u64(take(cursor, 8)))
+        return as_timestamp(load_u64(take(cursor, 8)))
     elif tag == c"b":
         return <signed char>take(cursor, 1)[0]
     elif tag == c"B":
@@ -169,7 +164,7 @@ cdef object read_value(Cursor* cursor, int depth, int max_nesting):
         return double_from_bits(load_u64(take(cursor, 8)))
     elif tag == c"D":
         size = take(cursor, 1)[0]
-        return read_decimal(size, <int>load_u32(take(cursor, 4)))
+        return as_decimal(size, <int>load_u32(take(cursor, 4)))
     elif tag == c"x":
         return long_string(cursor)
     elif tag == c"V":
@@ -187,16 +182,3 @@ cdef double double_from_bits(uint64_t bits) noexcept:
     cdef double value
     memcpy(&value, &bits, sizeof(value))
     return value
-
-
-cdef object read_timestamp(uint64_t seconds):
-    """A datetime, or the number itself beyond year 9999: milliseconds are a common mistake."""
-    try:
-        return from_timestamp(seconds, utc)
-    except (ValueError, OverflowError, OSError):
-        return seconds
-
-
-cdef object read_decimal(int scale, long long unscaled):
-    # From a tuple: exact, whatever the precision of the caller's decimal context.
-    return Decimal((unscaled < 0, tuple(map(int, str(abs(unscaled)))), -scale))

@@ -287,9 +287,12 @@ cdef class ChannelEncoder:
         output.busy = True
         try:
             self.publish_frames(exchange, routing_key, <bytes>body, properties, encoded, mandatory)
-        except BaseException:
+        except BaseException as error:
             output.used = used
             output.frames = frames
+            if properties is not None and isinstance(error, (TypeError, ValueError, AMQPError)):
+                output.busy = False
+                encode_properties(properties)  # raises the same, and says where
             raise
         finally:
             output.busy = False

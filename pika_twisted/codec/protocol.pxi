@@ -45,11 +45,5 @@ cdef enum:
     # allocating a new one.
     HAND_OVER = 4096
     FIRST_ROOM = 1024
-    # Tables in tables a caller may publish; the stack of a thread is finite.
-    MAX_ENCODED_NESTING = 500
-    # The same for what a peer sends, as the most that max_nesting can be set to.
-    MAX_DECODED_NESTING = 1000
-
-
-class FieldError(Exception):
-    """An argument, property or table entry that can't be what it claims to be."""
+    # Tables in tables, at most, in both directions; the stack of a thread is finite.
+    MAX_NESTING = 1000

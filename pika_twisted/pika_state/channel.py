@@ -12,7 +12,6 @@ Besides `connection` the only module that touches pika's private names. What dif
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from pika import frame, spec, validators
 from pika.callback import CallbackManager
 
 from pika_twisted._reasons import fresh_exception
-from pika_twisted.codec.errors import UnsupportedField
+from pika_twisted.codec.methods import encode_method
 from pika_twisted.exceptions import on_channel
 
 if TYPE_CHECKING:
@@ -37,56 +36,6 @@ LOGGER = logging.getLogger("pika_twisted")
 
 #: So many unknown consumers are cancelled at a time; a peer could make up any number of them.
 MOST_UNKNOWN_CONSUMERS = 100
-
-
-def encode_method(channel_number: int, method: Any, frame_max: int | None = None) -> bytes:
-    """Marshal a method; an argument that can't be encoded is named in the error.
-
-    So is a frame above `frame_max`, for which brokers close the connection.
-    """
-    try:
-        encoded: bytes = frame.Method(channel_number, method).marshal()
-    except pika_exceptions.UnsupportedAMQPFieldException as error:
-        value = error.args[1]
-        kind = type(value).__name__
-        text = f"{method.NAME}: can't encode {_named(method)}: values of {kind} can't be sent"
-        raise UnsupportedField(text, value) from error
-    except pika_exceptions.ShortStringTooLong as error:
-        where = _culprit(method) or "its arguments"
-        text = f"{method.NAME}: {where}: a string of {len(error.args[0])} octets, 255 is the limit"
-        raise pika_exceptions.ShortStringTooLong(text) from error
-    except Exception as error:
-        raise TypeError(f"{method.NAME}: can't encode {_named(method)}: {error}") from error
-    if frame_max is not None and len(encoded) > frame_max:
-        size = len(encoded)
-        raise ValueError(f"{method.NAME}: a frame of {size} octets, frame_max is {frame_max}")
-    return encoded
-
-
-#: One of them can be encoded as an argument of any type.
-_HARMLESS: tuple[Any, ...] = ({}, 0, "")
-
-
-def _named(method: Any) -> str:
-    name = _culprit(method)
-    if name == "new_secret":  # which doesn't belong into a log
-        return name
-    return f"{name}={getattr(method, name)!r}" if name else "its arguments"
-
-
-def _culprit(method: Any) -> str | None:
-    """Which argument keeps `method` from being encoded: the one that another value would help."""
-    name: str
-    for name in vars(method):
-        for harmless in _HARMLESS:
-            probe = copy.copy(method)
-            setattr(probe, name, harmless)
-            try:
-                probe.encode()
-            except Exception:
-                continue
-            return name
-    return None
 
 
 class Channel(PikaChannel):  # type: ignore[misc]

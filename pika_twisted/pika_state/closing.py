@@ -10,13 +10,13 @@ from pika import exceptions as pika_exceptions
 from pika import frame, spec
 
 from pika_twisted._endings import final_reason
+from pika_twisted.codec.methods import encode_method
 from pika_twisted.exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
 from pika_twisted.stats import ChannelCounts
 from pika_twisted.transport.inbound import Inbound
 from pika_twisted.transport.outbound import Outbound
 from pika_twisted.transport.sockets import abort
 
-from .channel import encode_method
 from .timers import TimedConnection
 
 LOGGER = logging.getLogger("pika_twisted")

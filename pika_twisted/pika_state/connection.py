@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from pika_twisted._guard import guarded
 from pika_twisted.codec import chooser as _codec
+from pika_twisted.codec.methods import encode_method
 from pika_twisted.exceptions import DecodeError
 from pika_twisted.stats import ChannelCounts
 from pika_twisted.transport.inbound import Inbound
@@ -30,7 +31,7 @@ from pika_twisted.transport.read_gate import ReadGate, WaterMarks
 from pika_twisted.transport.sockets import abort
 
 from . import heartbeat as liveness
-from .channel import Channel, encode_method
+from .channel import Channel
 from .channel_numbers import ChannelNumbers
 from .closing import ClosingConnection
 
@@ -277,6 +278,12 @@ class Connection(ClosingConnection):
 
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         self.outbound.write(marshaled_frames)
+
+    def _send_method(self, channel_number: int, method: Any, content: Any = None) -> None:
+        if content:
+            super()._send_method(channel_number, method, content)
+        else:
+            self._output_marshaled_frames([encode_method(channel_number, method)])
 
     # pika counts from 0 when a connection begins.
 

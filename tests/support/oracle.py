@@ -114,7 +114,7 @@ class FieldObserver:
             # The last one: pika 1.3.2 on Python 3.12, where warnings are errors.
             pikas, failed = None, True
         if shape.of_value(pikas) != shape.of_value(ours):
-            self.used.add(differences.amendment(kind, failed))
+            self.used.add(differences.amendment(kind, ours, failed))
         return ours, after
 
 

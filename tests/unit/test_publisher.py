@@ -320,3 +320,26 @@ def test_cancelling_is_cheap_however_many_publishes_wait() -> None:
         return cost
 
     assert_grows_at_most(cancelling, 1_000)
+
+
+@pytest.mark.parametrize("body", [None, 5])
+def test_a_body_that_can_t_be_is_named(session: Session, body: Any) -> None:
+    """With the same text as basic_publish()."""
+    channel = session.channel()
+    target = publisher(session, channel)
+    text = f"body must be str or bytes-like, not {type(body).__name__}"
+    assert str(publish(target, body).failure(TypeError)) == text
+    assert str(call(channel.basic_publish, "", "q", body).failure(TypeError)) == text
+    assert sent(session) == []
+
+
+def test_a_body_that_is_changed_while_it_waits(session: Session) -> None:
+    channel = session.channel()
+    target = publisher(session, channel, max_in_flight=1)
+    body = bytearray(b"one")
+    outcomes = [publish(target, b"zero"), publish(target, body)]  # type: ignore[arg-type]
+    body[:] = b"two"
+    session.peer.ack(channel, 1)
+    assert sent(session) == [b"zero", b"one"]
+    session.peer.ack(channel, 2)
+    assert all(outcome.result() for outcome in outcomes)

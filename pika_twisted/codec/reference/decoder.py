@@ -21,7 +21,12 @@ from typing import Any
 
 from pika import frame, spec
 
-from pika_twisted.codec.errors import DecodeError, UndecodableProperties, UnsupportedField
+from pika_twisted.codec.errors import (
+    DecodeError,
+    OversizedContent,
+    UndecodableProperties,
+    UnsupportedField,
+)
 
 from .backlog import Backlog
 from .fields import (
@@ -72,22 +77,6 @@ _CHANNEL_ENDS = (spec.Channel.Close.INDEX, spec.Channel.CloseOk.INDEX)
 
 def read_as_slots(message_class: type) -> None:
     """Nothing to do here: as quickly as a namedtuple's fields are read."""
-
-
-class OversizedContent:
-    """Comes out instead of the header of a content that is longer than ``max_message_size``."""
-
-    def __init__(self, channel_number: int, method: Any, body_size: int, limit: int) -> None:
-        self.channel_number = channel_number
-        self.method = method
-        self.body_size = body_size
-        self.limit = limit
-
-    def __repr__(self) -> str:
-        return (
-            f"<OversizedContent channel_number={self.channel_number} method={self.method!r} "
-            f"body_size={self.body_size} limit={self.limit}>"
-        )
 
 
 class _Subscription:

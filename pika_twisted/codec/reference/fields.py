@@ -10,26 +10,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from datetime import datetime, timezone
-from decimal import Decimal
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from pika import amqp_object, spec
 
-from pika_twisted.codec.errors import UndecodableProperties
-
-try:
-    # Before 1.5 pika marks 64-bit table integers with a class of their own, so that they are sent
-    # as such when published again.
-    from pika.compat import long as _long_long
-except ImportError:
-    _long_long = int  # type: ignore[assignment, misc]
-
-
-class FieldError(Exception):
-    """An argument, property or table entry that can't be read."""
-
+from pika_twisted.codec.errors import FieldError, UndecodableProperties
+from pika_twisted.codec.values import LongLong, decimal_of, timestamp_of
 
 # What reading an untrusted payload through pika's decoders can end in. RecursionError: nested
 # deeper than Python's own stack allows, where max_nesting was set beyond it.
@@ -63,19 +50,6 @@ def _text_or_bytes(octets: bytes) -> str | bytes:
         return octets
 
 
-def _timestamp(seconds: int) -> datetime | int:
-    try:
-        return datetime.fromtimestamp(seconds, timezone.utc)
-    except (ValueError, OverflowError, OSError):  # beyond year 9999, or the platform's time_t
-        return seconds
-
-
-def _decimal(scale: int, unscaled: int) -> Decimal:
-    # From a tuple: exact whatever the precision of the caller's decimal context.
-    digits = tuple(map(int, str(abs(unscaled))))
-    return Decimal((int(unscaled < 0), digits, -scale))
-
-
 # https://www.rabbitmq.com/amqp-0-9-1-errata#section_3: the tags as brokers really use them.
 _FIXED_SIZE: dict[int, tuple[struct.Struct, Callable[..., Any]]] = {
     ord(tag): (struct.Struct(layout), convert)
@@ -88,12 +62,12 @@ _FIXED_SIZE: dict[int, tuple[struct.Struct, Callable[..., Any]]] = {
         ("u", ">H", int),
         ("I", ">i", int),
         ("i", ">I", int),
-        ("l", ">q", _long_long),
-        ("L", ">q", _long_long),
+        ("l", ">q", LongLong),
+        ("L", ">q", LongLong),
         ("f", ">f", float),
         ("d", ">d", float),
-        ("D", ">Bi", _decimal),
-        ("T", ">Q", _timestamp),
+        ("D", ">Bi", decimal_of),
+        ("T", ">Q", timestamp_of),
         ("V", ">", lambda: None),
     )
 }

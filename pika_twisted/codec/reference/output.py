@@ -1,4 +1,4 @@
-"""The reference's encoders: pika marshals every frame, only the arguments are checked here."""
+"""The reference's encoders: pika marshals the frames, `to_wire` what is in them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any, cast
 
 from pika import frame, spec
-from pika.exceptions import ShortStringTooLong, UnsupportedAMQPFieldException
 
-from pika_twisted.codec.errors import UnsupportedField
+from pika_twisted.codec.to_wire import Writer, body_octets, encode_properties
 
 _FRAME_OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE
 _FRAME_MIN_SIZE = 4096  # of AMQP 0-9-1; pika 1.5 has another
@@ -118,10 +117,11 @@ class ChannelEncoder:
     ) -> bool:
         if not self.open:
             return True
+        encoded = _encoded(properties)
+        octets = body_octets(body)
         exchange = _short_string("exchange", exchange)
         routing_key = _short_string("routing_key", routing_key)
-        octets = _body(body)
-        header = _header_payload(properties, len(octets))
+        header = _header_payload(properties, encoded, len(octets))
         names: Any = {"exchange": exchange, "routing_key": routing_key}  # bytes where no text
         method = spec.Basic.Publish(mandatory=mandatory, **names)
         limit = self._output.frame_max
@@ -180,56 +180,27 @@ def _tag(delivery_tag: int | None) -> int:
 
 
 def _short_string(name: str, value: str | bytes) -> bytes:
-    if isinstance(value, str):
-        try:
-            octets = value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{name} can't be encoded as UTF-8: {error}") from error
-    elif isinstance(value, bytes):
-        octets = value
-    else:
-        raise TypeError(f"{name} must be str or bytes, not {type(value).__name__}")
-    if len(octets) > 255:
-        raise ShortStringTooLong(f"{name}: a string of {len(octets)} octets, 255 is the limit")
-    return octets
-
-
-def _body(body: Any) -> bytes:
-    try:
-        return body.encode("utf-8") if isinstance(body, str) else bytes(memoryview(body))
-    except TypeError:
-        raise TypeError(f"body must be str or bytes-like, not {type(body).__name__}") from None
-    except UnicodeEncodeError as error:
-        raise ValueError(f"body can't be encoded as UTF-8: {error}") from error
-
-
-def _header_payload(properties: Any, body_size: int) -> list[bytes]:
-    """The pieces of the header frame's payload. Subclasses that override encode() are honoured."""
-    if properties is None:
-        properties = spec.BasicProperties()
-    encode = getattr(type(properties), "encode", None)
-    if encode is None:
-        raise TypeError(
-            f"properties must be BasicProperties or None, not {type(properties).__name__}"
-        )
-    pieces = _encode_fields(properties) if encode is _PIKA_ENCODE else properties.encode()
-    return [struct.pack(">HxxQ", spec.BasicProperties.INDEX, body_size), *pieces]
+    writer = Writer(name)
+    writer.short_string(value)
+    return bytes(writer.octets[1:])
 
 
 _PIKA_ENCODE = spec.BasicProperties.encode
 
 
-def _encode_fields(properties: spec.BasicProperties) -> list[bytes]:
-    """pika's own encoding, its struct and assertion errors turned into ones callers can expect."""
-    try:
-        pieces: list[bytes] = properties.encode()
-    except UnsupportedAMQPFieldException as error:
-        kind = type(error.args[1]).__name__
-        raise UnsupportedField(
-            f"properties: values of {kind} can't be sent", error.args[1]
-        ) from error
-    except (AssertionError, AttributeError, TypeError) as error:
-        raise TypeError(f"properties can't be encoded: {error}") from error
-    except (struct.error, ValueError, OverflowError, ArithmeticError, RecursionError) as error:
-        raise ValueError(f"properties can't be encoded: {error}") from error
-    return pieces
+def _encoded(properties: Any) -> list[bytes] | None:
+    """What properties with an `encode()` of their own make of themselves, or None."""
+    if properties is None:
+        return [bytes(2)]  # no flags
+    encode = getattr(type(properties), "encode", None)
+    if encode is None or isinstance(properties, (str, bytes)):
+        raise TypeError(
+            f"properties must be BasicProperties or None, not {type(properties).__name__}"
+        )
+    return None if encode is _PIKA_ENCODE else list(properties.encode())
+
+
+def _header_payload(properties: Any, encoded: list[bytes] | None, body_size: int) -> list[bytes]:
+    """The pieces of the header frame's payload."""
+    pieces = [encode_properties(properties)] if encoded is None else encoded
+    return [struct.pack(">HxxQ", spec.BasicProperties.INDEX, body_size), *pieces]

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pika import spec
 
+from pika_twisted.codec.values import Timestamp
 from tests.support import feeding, shape, wire
 from tests.support.oracle import Oracle
 from tests.support.pika_versions import LONG
@@ -119,7 +120,7 @@ def test_field(make_decoder: Callable[..., Any], name: str, place: str) -> None:
         (b"D\x02\x00\x00\x01\x77", Decimal("3.75")),
         (b"D\xff\xff\xff\xff\xff", Decimal("-1E-255")),
         (b"T" + struct.pack(">Q", 0), datetime(1970, 1, 1, tzinfo=timezone.utc)),
-        (b"T" + struct.pack(">Q", 1_700_000_000_000), 1_700_000_000_000),
+        (b"T" + struct.pack(">Q", 1_700_000_000_000), Timestamp(1_700_000_000_000)),
         (b"S" + wire.sized(b"\xff"), b"\xff"),
         (b"S" + wire.sized("ü".encode()), "ü"),
         (b"x" + wire.sized(b"text"), b"text"),
