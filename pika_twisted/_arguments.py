@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pika
+from pika import frame, spec
+
 #: Seconds. The gain is there at 0.5 ms (docs/tuning.md). What is acked in the delay comes again
 #: after a crash: of a second 30,000 messages, at the rates measured there.
 LONGEST_ACK_DELAY = 1.0
@@ -20,6 +23,41 @@ def check_parameters(parameters: Any) -> None:
     heartbeat = getattr(parameters, "heartbeat", None)
     if isinstance(heartbeat, int) and heartbeat > 0xFFFF:  # else the handshake finds it out
         raise ValueError(f"heartbeat is in seconds, at most 65,535, not {heartbeat}")
+    for name in ("virtual_host", "locale"):
+        text = getattr(parameters, name, None)
+        if isinstance(text, str) and (size := len(text.encode("utf-8", "replace"))) > 255:
+            raise ValueError(f"{name} has {size} bytes, AMQP's limit is 255")
+    _check_credentials(getattr(parameters, "credentials", None))
+    _check_client_properties(getattr(parameters, "client_properties", None))
+
+
+def _check_credentials(credentials: Any) -> None:
+    """TypeError or ValueError for what SASL's PLAIN can't say; never with the value."""
+    if not isinstance(credentials, pika.PlainCredentials):
+        return
+    for name in ("username", "password"):
+        value = getattr(credentials, name)
+        if value is not None and not isinstance(value, (str, bytes)):
+            raise TypeError(f"credentials: the {name} is a str, not {type(value).__name__}")
+        raw = value.encode("utf-8", "replace") if isinstance(value, str) else value or b""
+        if b"\0" in raw:
+            raise ValueError(f"credentials: the {name} has a NUL, which PLAIN can't say")
+
+
+def _check_client_properties(properties: Any) -> None:
+    """TypeError or ValueError naming the one that AMQP's tables have no type for."""
+    if not isinstance(properties, dict):
+        return
+    for name, value in properties.items():
+        try:
+            start_ok = spec.Connection.StartOk({name: value}, "PLAIN", "", "en_US")
+            frame.Method(0, start_ok).marshal()
+        except Exception as error:
+            kind = ValueError if isinstance(value, (int, str)) else TypeError
+            raise kind(
+                f"client_properties: {name!r} can't be sent: it is a {type(value).__name__} "
+                f"({type(error).__name__})"
+            ) from None
 
 
 def check_whole(**limits: Any) -> None:

@@ -19,6 +19,7 @@ from twisted.internet import error
 from pika_twisted.codec.errors import DecodeError, UndecodableProperties
 
 __all__ = [
+    "BrokerLimit",
     "DecodeError",
     "HandshakeTimeout",
     "NoFreeChannels",
@@ -54,6 +55,10 @@ class ProtocolViolation(pika_exceptions.AMQPConnectionError, pika_exceptions.Pro
 
 class NoFreeChannels(WithText, pika_exceptions.NoFreeChannels):
     """As many channels are open as the broker, or `channel_max`, allows."""
+
+
+class BrokerLimit(pika_exceptions.AMQPConnectionError, ValueError):
+    """The parameters ask for what this broker has a limit for; the text says which limit."""
 
 
 class Reason(Exception):

@@ -2,15 +2,25 @@
 
 What the broker itself refused keeps the class that the connection gives it: wrong login is
 `pika.exceptions.ProbableAuthenticationError`, a virtual host that is missing or forbidden
-`ProbableAccessDeniedError`. Here are the failures from before a broker could say anything.
+`ProbableAccessDeniedError`. Here are the failures from before a broker could say anything. Each
+text says which broker, what happened, and what to look at next.
 """
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING, Any
+
 from pika import exceptions as pika_exceptions
+from pika import spec
 from twisted.internet import error
 
-from pika_twisted.exceptions import ProtocolViolation
+from pika_twisted.exceptions import BrokerLimit, ProtocolViolation, Reason, reason
+
+from . import tls_failures
+
+if TYPE_CHECKING:
+    from .targets import Place
 
 __all__ = [
     "ConnectFailed",
@@ -21,38 +31,38 @@ __all__ = [
     "explain",
 ]
 
-#: What to look at next. For people, as the rest of the text.
 _REFUSED_HINT = (
-    ". Nothing listens there: is the broker running, and is this its AMQP port (5672 unless "
+    ". No process listens there: is the broker running, and is this its AMQP port (5672 unless "
     "configured otherwise, 5671 with TLS)?"
 )
 _NOT_FOUND_HINT = ". Is the name spelled right, and known to the DNS that this machine asks?"
 _NO_WAY_HINT = ". Does a firewall drop it, or is the address another machine's?"
 _HANDSHAKE_HINT = ". Is it an AMQP port, and TLS on both sides or on none?"
-#: OpenSSL's words for "this is no TLS at all".
-_NO_TLS = ("wrong version number", "record layer failure", "packet length too long")
-_NO_TLS_HINT = ". The port does not speak TLS: brokers have it on another one, mostly 5671"
 #: What the codec says of TLS: its answer to plain AMQP is an alert, record type 21 (RFC 8446, 5.1).
 _IS_TLS = "unknown frame type 21"
 _IS_TLS_HINT = (
     ": the port speaks TLS, and was spoken to without. Use an amqps URL or connect(tls=...), or "
     "the broker's port for plain AMQP, mostly 5672"
 )
-_NOT_TRUSTED_HINT = (
-    ". If the broker's authority is your own: "
-    "connect(tls=twisted.internet.ssl.optionsForClientTLS(host, trustRoot=authority))"
-)
-_NOT_THE_HOST_HINT = (
-    "the broker's certificate is not for this host: its subjectAltName has to name the host that "
-    "you connect to; the common name does not count"
-)
-#: OpenSSL's words for "your certificate is missing, or not to my liking".
-_ABOUT_OUR_CERTIFICATE = ("certificate required", "bad certificate", "handshake failure")
-_CERTIFICATE_HINT = (
-    "; if the broker wants a client certificate: one in an ssl.SSLContext can't be read out of it, "
-    "so pass connect(tls=twisted.internet.ssl.optionsForClientTLS(..., clientCertificate=...)) or "
-    "name its files in the ssl_options of an amqps URL"
-)
+#: Ports of RabbitMQ that are not for AMQP 0-9-1, unless configured otherwise.
+_OTHER_PORTS = {
+    1883: "MQTT",
+    4369: "epmd, Erlang's port mapper",
+    5552: "streams",
+    8883: "MQTT",
+    15670: "examples over HTTP",
+    15671: "the management plugin's HTTPS",
+    15672: "the management plugin's HTTP",
+    15674: "STOMP over WebSocket",
+    15675: "MQTT over WebSocket",
+    15692: "Prometheus metrics over HTTP",
+    25672: "Erlang distribution between nodes",
+    61613: "STOMP",
+    61614: "STOMP",
+}
+_AMQP_PORT = "AMQP is mostly at 5672, and at 5671 with TLS"
+_LOGIN_HINT = "are user and password right, and may this user log in from here (guest: localhost)?"
+_VHOST_HINT = "does it exist, spelled like this, and has the user permissions for it?"
 
 
 class ConnectFailed(pika_exceptions.AMQPConnectionError):
@@ -74,7 +84,7 @@ class ConnectFailed(pika_exceptions.AMQPConnectionError):
 
 
 class ConnectionRefused(ConnectFailed, error.ConnectionRefusedError):
-    """Nobody listens there."""
+    """Connection refused: no process listens at the port."""
 
 
 class ConnectionTimedOut(ConnectFailed, error.TimeoutError):
@@ -89,18 +99,23 @@ class TLSFailed(ConnectFailed, error.ConnectionLost):
     """No TLS: a certificate that doesn't verify, or only one of the two sides speaks it."""
 
 
-def explain(why: BaseException, where: str, stage: str, timeout: float | None) -> BaseException:
-    """The typed reason for what an attempt to connect to `where` ended with.
+def explain(why: BaseException, place: Place, stage: str, server: Any = None) -> BaseException:
+    """The typed reason for what an attempt to connect to a place ended with.
 
-    `stage` says how far it had come. What has a type already is returned as it is.
+    :param stage: how far it had come
+    :param server: the broker's server properties, as far as it has sent them
     """
+    where = place.name
     tls_error: BaseException | None = why
-    while tls_error is not None and not _is_tls_error(tls_error):
+    while tls_error is not None and not tls_failures.is_tls_error(tls_error):
         tls_error = tls_error.__cause__
     if tls_error is not None:
-        return _built(TLSFailed, f"{where}: TLS handshake failed: {_tls_text(tls_error)}", why)
+        text = tls_failures.text_of(tls_error)
+        return _built(TLSFailed, f"{where}: TLS handshake failed: {text}", why)
     if isinstance(why, ProtocolViolation) and why.args[1] == _IS_TLS:
         return _built(TLSFailed, f"{where}{_IS_TLS_HINT}", why)
+    if isinstance(why, Reason):
+        return _from_broker(why, place, server or {})
     if isinstance(why, pika_exceptions.AMQPError):
         return why
     if isinstance(why, error.ConnectionRefusedError):
@@ -109,11 +124,16 @@ def explain(why: BaseException, where: str, stage: str, timeout: float | None) -
         text = str(why).rstrip(".")
         text = f"{where}: no address found for this host: {text}{_NOT_FOUND_HINT}"
         return _built(HostNotFound, text, why)
-    if isinstance(why, error.TimeoutError) or type(why).__name__ == "TimeoutError":
-        limit = "" if timeout is None else f" within {timeout:g} s"
+    if is_timeout(why):
+        limit = "" if place.timeout is None else f" within {place.timeout:g} s"
         hint = _NO_WAY_HINT if "TCP" in stage else _HANDSHAKE_HINT
         return _built(ConnectionTimedOut, f"{where}: {stage} did not finish{limit}{hint}", why)
     return _built(ConnectFailed, f"{where}: {stage} failed: {why}", why)
+
+
+def is_timeout(why: BaseException) -> bool:
+    """Whether it is one of the many TimeoutErrors."""
+    return isinstance(why, error.TimeoutError) or type(why).__name__ == "TimeoutError"
 
 
 def _built(kind: type[ConnectFailed], text: str, cause: BaseException) -> ConnectFailed:
@@ -122,22 +142,53 @@ def _built(kind: type[ConnectFailed], text: str, cause: BaseException) -> Connec
     return built
 
 
-def _is_tls_error(why: BaseException) -> bool:
-    # By the name of the module, so that connecting without TLS imports no OpenSSL.
-    return type(why).__module__.split(".")[0] in ("OpenSSL", "service_identity")
+# The AMQP handshake
 
 
-def _tls_text(why: BaseException) -> str:
-    """OpenSSL's reasons in words: its errors carry lists of (library, function, reason)."""
-    if type(why).__module__.startswith("service_identity"):
-        return f"{_NOT_THE_HOST_HINT} ({why or repr(why)})"
-    entries = why.args[0] if why.args and isinstance(why.args[0], list) else []
-    text = ", ".join(str(entry[-1]) for entry in entries if isinstance(entry, tuple))
-    text = text or str(why) or repr(why)
-    if any(words in text for words in _ABOUT_OUR_CERTIFICATE):
-        text += _CERTIFICATE_HINT
-    elif any(words in text for words in _NO_TLS):
-        text += _NO_TLS_HINT
-    elif "certificate verify failed" in text:
-        text += _NOT_TRUSTED_HINT
-    return text
+def _from_broker(why: Reason, place: Place, server: dict[str, Any]) -> BaseException:
+    """The same reason, in a text that names the broker and the next step."""
+    kind = type(why).__bases__[1]
+    text = why.reply_text.rstrip(".")
+    asked = place.parameters.frame_max
+    if isinstance(why, BrokerLimit):
+        text = f"{place}: {text}"
+    elif issubclass(kind, pika_exceptions.ProbableAuthenticationError):
+        text = f"{place} refused the login: {text}; {_LOGIN_HINT}"
+    elif _refuses_frame_max(asked, server) and not isinstance(why, error.ConnectionDone):
+        text = (
+            f"{place}: RabbitMQ takes no frame_max below 8,192 since 4.1, and the parameters ask "
+            f"for {asked} ({text})"
+        )
+        kind = BrokerLimit
+    elif issubclass(kind, pika_exceptions.ProbableAccessDeniedError):
+        vhost = place.parameters.virtual_host
+        text = f"{place} refused the virtual host {vhost!r}: {text}; {_VHOST_HINT}"
+    elif issubclass(kind, pika_exceptions.IncompatibleProtocolError):
+        text = f"{place} does not speak AMQP 0-9-1: {text}; {_port_hint(place)}"
+    else:
+        text = f"{place}: {text}"
+    orderly = isinstance(why, error.ConnectionDone)
+    return reason(kind, why.reply_code, text, orderly=orderly, cause=why)
+
+
+def _refuses_frame_max(asked: Any, server: dict[str, Any]) -> bool:
+    if not isinstance(asked, int) or not spec.FRAME_MIN_SIZE <= asked < 8192:
+        return False
+    version = rabbitmq_version(server)
+    return version is not None and version >= (4, 1)
+
+
+def rabbitmq_version(server: dict[str, Any]) -> tuple[int, int] | None:
+    """The version of RabbitMQ in server properties; None for other brokers."""
+    found = re.match(r"(\d+)\.(\d+)", str(server.get("version", "")))
+    if server.get("product") != "RabbitMQ" or found is None:
+        return None
+    return int(found[1]), int(found[2])
+
+
+def _port_hint(place: Place) -> str:
+    port = place.parameters.port if place.host is not None else None
+    usual = _OTHER_PORTS.get(port) if isinstance(port, int) else None
+    if usual is not None:
+        return f"port {port} is mostly for {usual}; {_AMQP_PORT}"
+    return f"is it the broker's AMQP port, and TLS on both sides or on none? {_AMQP_PORT}"

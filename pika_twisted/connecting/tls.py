@@ -1,177 +1,232 @@
-"""TLS the way Twisted does it, from what pika's users write down.
+"""The TLS of a connection, from what users write down: an `ssl.SSLContext` and the broker's name.
 
-Verified by default, host name included. From an `ssl.SSLContext` (`pika.SSLOptions`) everything is
-carried over that can be read out of one: loaded CA certificates, verify mode, host-name check,
-lowest and highest TLS version. A client certificate can't; the files named in the `ssl_options` of
-an amqps URL are loaded here.
+A context of the user's is used as it is. One that is made here, for an amqps URL, verifies the
+chain, the host and its subjectAltName, and takes TLS 1.2 or newer. Twisted's own TLS options are
+Twisted's: see `hostname_check`.
 """
 
 from __future__ import annotations
 
-import ssl as stdlib_ssl
-from functools import cache
+import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import interfaces
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from zope.interface import implementer
+import pika
+from twisted.internet import endpoints, interfaces
+from twisted.protocols.policies import ProtocolWrapper
 
-try:
-    from OpenSSL import SSL, crypto
-    from twisted.internet import ssl
+from pika_twisted.transport.tls_layer import TLSEndpoint, TLSLayer, UnlessEncrypted
 
-    from pika_twisted.transport.hostname_check import VerifiedHost
-except ImportError as error:
-    raise ImportError(
-        f"TLS needs pyOpenSSL and service_identity ({error}). Install them: "
-        "python -m pip install 'Twisted[tls]'"
-    ) from error
+__all__ = ["Secured", "TLSLayer", "UnlessEncrypted", "for_host", "from_pika", "from_url", "secured"]
 
-#: What `ssl.TLSVersion` calls the versions that Twisted can be told.
-_VERSIONS = {
-    stdlib_ssl.TLSVersion.TLSv1: ssl.TLSVersion.TLSv1_0,
-    stdlib_ssl.TLSVersion.TLSv1_1: ssl.TLSVersion.TLSv1_1,
-    stdlib_ssl.TLSVersion.TLSv1_2: ssl.TLSVersion.TLSv1_2,
-    stdlib_ssl.TLSVersion.TLSv1_3: ssl.TLSVersion.TLSv1_3,
+_PEM_BEGIN, _PEM_END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
+_PRIVATE_KEY = b"PRIVATE KEY-----"
+#: Pairs of names for one thing: `ssl.wrap_socket()`'s of old and those of `SSLContext`, as in pika.
+_FILE, _FOLDER, _DATA = ("ca_certs", "cafile"), ("ca_path", "capath"), ("ca_data", "cadata")
+_KNOWN = {
+    *_FILE,
+    *_FOLDER,
+    *_DATA,
+    *("certfile", "keyfile", "password", "ciphers", "protocol", "server_hostname"),
 }
-_ONLY_VERSION = {
-    "PROTOCOL_TLSv1": ssl.TLSVersion.TLSv1_0,
-    "PROTOCOL_TLSv1_1": ssl.TLSVersion.TLSv1_1,
-    "PROTOCOL_TLSv1_2": ssl.TLSVersion.TLSv1_2,
+#: Of `ssl.wrap_socket()`, which pika passed them to before 1.0, and leaves out since. They can't
+#: make a connection less secure than one without them.
+_IGNORED = {"cert_reqs", "ssl_version", "server_side", "suppress_ragged_eofs"}
+#: What `protocol` may be: a URL holds the numbers. None: any version from 1.2.
+_PROTOCOLS = {
+    int(ssl.PROTOCOL_TLS): None,
+    int(ssl.PROTOCOL_TLS_CLIENT): None,
+    3: ssl.TLSVersion.TLSv1,
+    4: ssl.TLSVersion.TLSv1_1,
+    5: ssl.TLSVersion.TLSv1_2,
 }
-_PEM_END = b"-----END CERTIFICATE-----"
 
 
-@implementer(interfaces.IOpenSSLClientConnectionCreator)
-class UnverifiedHostname:
-    """A TLS client that sends a server name and doesn't compare it (`check_hostname = False`)."""
+@dataclass(frozen=True)
+class Secured:
+    """TLS by a context of the standard library's, to a host."""
 
-    def __init__(self, options: ssl.CertificateOptions, hostname: str) -> None:
-        self._context = options.getContext()
-        self._hostname = hostname
-
-    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        """Called by Twisted for each connection."""
-        connection = SSL.Connection(self._context, None)
-        if not isIPAddress(self._hostname) and not isIPv6Address(self._hostname):
-            connection.set_tlsext_host_name(self._hostname.encode("idna"))
-        return connection
+    context: ssl.SSLContext
+    hostname: str
 
 
-def for_host(hostname: str) -> Any:
-    """What TLS means when nothing else is said: the platform's authorities and the host's name."""
-    return _verifying(hostname)
+def secured(tls: Any, host: str | None) -> Any:
+    """A `Secured` for what `connect(tls=...)` takes, or Twisted's options, checked.
 
-
-def _verifying(hostname: str, **how: Any) -> VerifiedHost:
-    return VerifiedHost(ssl.optionsForClientTLS(hostname, **how), hostname)
-
-
-def from_pika(options: Any, host: str) -> Any:
-    """Twisted's TLS options for `pika.SSLOptions` and the host to connect to."""
-    context = options.context
-    hostname = options.server_hostname or host
-    extra = _version_range(
-        _VERSIONS.get(context.minimum_version), _VERSIONS.get(context.maximum_version)
+    :param host: that is connected to; None where an endpoint knows it alone
+    :raises TypeError, ValueError: it can't be used
+    """
+    if isinstance(tls, Secured):
+        return tls
+    if tls is True or isinstance(tls, ssl.SSLContext):
+        if host is None:
+            raise TypeError(
+                "tls has no host name to verify with an endpoint: pass "
+                "tls=pika.SSLOptions(context, server_hostname)"
+            )
+        return for_host(host) if tls is True else Secured(tls, host)
+    if isinstance(tls, pika.SSLOptions):
+        return from_pika(tls, host)
+    if interfaces.IOpenSSLClientConnectionCreator.providedBy(tls) or hasattr(tls, "getContext"):
+        try:
+            from pika_twisted.transport import hostname_check
+        except ImportError as error:
+            raise ImportError(
+                f"Twisted's TLS needs pyOpenSSL and service_identity ({error}). Install them: "
+                "python -m pip install 'Twisted[tls]'"
+            ) from error
+        return hostname_check.checked(tls)
+    raise TypeError(
+        "tls is True, an ssl.SSLContext, pika.SSLOptions, or what twisted.internet.ssl's "
+        f"optionsForClientTLS() or CertificateOptions() gives, not {type(tls).__name__}"
     )
-    if context.verify_mode == stdlib_ssl.CERT_NONE:
-        return UnverifiedHostname(ssl.CertificateOptions(**extra), hostname)
-    authorities = [
-        ssl.Certificate.load(octets, crypto.FILETYPE_ASN1)
-        for octets in context.get_ca_certs(binary_form=True)
-    ]
-    # A context whose authorities are in a folder lists only those that it has used already.
-    trust: Any = ssl.trustRootFromCertificates(authorities) if authorities else ssl.platformTrust()
-    if not context.check_hostname:
-        return UnverifiedHostname(ssl.CertificateOptions(trustRoot=trust, **extra), hostname)
-    return _verifying(hostname, trustRoot=trust, extraCertificateOptions=extra)
 
 
-def _version_range(lowest: Any, highest: Any) -> dict[str, Any]:
-    """Twisted's options for the lowest and highest TLS version; None where nothing is said."""
-    if highest is not None and _highest_is_left_out():
-        if lowest is None and highest < ssl.TLSVersion.TLSv1_2:  # which is Twisted's lowest
-            lowest = highest
-        above = [version for version in _VERSIONS.values() if version > highest]
-        highest = above[0] if above else None
-    extra = {"insecurelyLowerMinimumTo": lowest, "lowerMaximumSecurityTo": highest}
-    return {name: version for name, version in extra.items() if version is not None}
+def wrapped(endpoint: Any, tls: Any, reactor: Any, layer: type[ProtocolWrapper] = TLSLayer) -> Any:
+    """An endpoint that connects through another one, with what `secured()` gave."""
+    if isinstance(tls, Secured):
+        return TLSEndpoint(endpoint, tls.context, tls.hostname, reactor, layer)
+    return endpoints.wrapClientTLS(tls, endpoint)
 
 
-@cache
-def _highest_is_left_out() -> bool:
-    """Whether Twisted forbids the very version that is to be the highest, as it does up to 25.5."""
-    options = ssl.CertificateOptions(lowerMaximumSecurityTo=ssl.TLSVersion.TLSv1_2)
-    return bool(options.getContext().set_options(0) & SSL.OP_NO_TLSv1_2)
+def for_host(host: str) -> Secured:
+    """What TLS means when nothing else is said: the platform's authorities and the host's name."""
+    context = _new_context()
+    context.load_default_certs()
+    return Secured(context, host)
 
 
-def from_url(options: dict[str, Any], host: str) -> Any:
-    """Twisted's TLS options for the `ssl_options` of an amqps URL: files, loaded here.
+def from_pika(options: Any, host: str | None) -> Secured:
+    """The TLS of `pika.SSLOptions` for a host, which its own name for it goes before."""
+    hostname = options.server_hostname or host
+    if not hostname:
+        raise TypeError("with an endpoint pika.SSLOptions need a server_hostname")
+    return Secured(options.context, hostname)
+
+
+def from_url(options: dict[str, Any], host: str) -> Secured:
+    """The TLS of an amqps URL's `ssl_options`: files, read now.
 
     Known are pika's: ca_certs or cafile, ca_path or capath, ca_data or cadata, certfile, keyfile,
     password, ciphers, protocol, server_hostname.
+
+    :raises TypeError, ValueError, OSError: naming the option; never with a password in it
     """
-    extra: dict[str, Any] = {}
-    if "ciphers" in options:
-        extra["acceptableCiphers"] = ssl.AcceptableCiphers.fromOpenSSLCipherString(
-            options["ciphers"]
-        )
-    only = _ONLY_VERSION.get(getattr(options.get("protocol"), "name", ""))
-    extra.update(_version_range(only, only))
-    own = None
+    _check_names(options)
+    context = _new_context()
+    version = options.get("protocol")
+    if version is not None:
+        if version not in _PROTOCOLS:
+            raise ValueError("ssl_options: protocol is not a TLS protocol of Python's ssl module")
+        only = _PROTOCOLS[version]
+        if only is not None:
+            context.minimum_version = context.maximum_version = only
+    if options.get("ciphers"):
+        try:
+            context.set_ciphers(options["ciphers"])
+        except ssl.SSLError:
+            raise ValueError("ssl_options: OpenSSL knows none of the ciphers") from None
     if options.get("certfile"):
-        own, extra["extraCertChain"] = _client_certificate(options)
-    authorities = _authorities(options)
-    trust: Any = ssl.trustRootFromCertificates(authorities) if authorities else None
-    return _verifying(
-        options.get("server_hostname") or host,
-        trustRoot=trust,
-        clientCertificate=own,
-        extraCertificateOptions=extra,
-    )
+        _load_own(context, options)
+    elif options.get("keyfile"):
+        raise ValueError("ssl_options: keyfile needs a certfile, the certificate of that key")
+    if not _load_authorities(context, options):
+        context.load_default_certs()
+    return Secured(context, options.get("server_hostname") or host)
 
 
-def _client_certificate(options: dict[str, Any]) -> tuple[ssl.PrivateCertificate, list[Any]]:
-    """The client's certificate with its key, and the rest of its chain."""
-    first, *rest = _split_pem(Path(options["certfile"]).read_bytes())
-    key_pem = Path(options.get("keyfile") or options["certfile"]).read_bytes()
+def _new_context() -> ssl.SSLContext:
+    """One that verifies. Not `create_default_context()`: its flags differ between Pythons.
+
+    3.13 and later refuse certificates without an authority key identifier, which brokers have.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if context.minimum_version < ssl.TLSVersion.TLSv1_2:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    return context
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """TypeError for a value of a wrong type, ValueError for a name that means nothing."""
+    for name, value in options.items():
+        if name in _IGNORED:
+            continue
+        if name not in _KNOWN:
+            # Not the name: one without its quotes in the right place may be a password.
+            raise ValueError(f"ssl_options: unknown name; known are {', '.join(sorted(_KNOWN))}")
+        kinds: Any = (str, bytes) if name in ("password", *_DATA) else str
+        if name == "protocol":
+            kinds = int
+        if value is not None and not isinstance(value, kinds):
+            raise TypeError(f"ssl_options: {name} can't be a {type(value).__name__}")
+
+
+def _load_own(context: ssl.SSLContext, options: dict[str, Any]) -> None:
+    """Load the client's certificate, the rest of its chain, and its key."""
+    certfile = options["certfile"]
+    keyfile = options.get("keyfile") or certfile
+    if _PEM_BEGIN not in Path(certfile).read_bytes():
+        raise ValueError(f"ssl_options: certfile {certfile!r} has no certificate in PEM")
+    key = Path(keyfile).read_bytes()
+    if _PRIVATE_KEY not in key:
+        raise ValueError(f"ssl_options: keyfile {keyfile!r} has no private key in PEM")
     password = options.get("password")
-    if isinstance(password, str):
-        password = password.encode()
-    key = crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem, passphrase=password)
-    pair = ssl.PrivateCertificate.fromCertificateAndKeyPair(
-        ssl.Certificate.loadPEM(first), ssl.KeyPair(key)
-    )
-    return pair, [crypto.load_certificate(crypto.FILETYPE_PEM, pem) for pem in rest]
+    asked = []
 
+    def give_password() -> str | bytes:
+        asked.append(True)
+        return password or b""  # OpenSSL would ask at the terminal
 
-def _authorities(options: dict[str, Any]) -> list[ssl.Certificate]:
-    found: list[ssl.Certificate] = []
-    if file := options.get("ca_certs") or options.get("cafile"):
-        found += _certificates(Path(file).read_bytes())
-    if folder := options.get("ca_path") or options.get("capath"):
-        for path in sorted(Path(folder).iterdir()):
-            found += _certificates(path.read_bytes()) if path.is_file() else []
-    if data := options.get("ca_data") or options.get("cadata"):
-        if isinstance(data, str):
-            found += _certificates(data.encode("ascii"))
+    try:
+        context.load_cert_chain(certfile, keyfile, give_password)
+    except (ssl.SSLError, ValueError) as why:
+        if asked and password is None:
+            text = f"keyfile {keyfile!r} is encrypted, and there is no password"
+        elif getattr(why, "reason", None) == "KEY_VALUES_MISMATCH":
+            text = f"the key in {keyfile!r} is not that of the certificate in {certfile!r}"
+        elif asked:
+            text = f"the password does not open keyfile {keyfile!r}"
         else:
-            found.append(ssl.Certificate.load(data, crypto.FILETYPE_ASN1))
-    if not found and any(options.get(name) for name in ("ca_certs", "cafile", "ca_path", "capath")):
-        raise ValueError("ssl_options name no certificate of an authority")
-    return found
+            text = f"OpenSSL can't read certfile {certfile!r} and keyfile {keyfile!r}"
+        raise ValueError(f"ssl_options: {text}") from None
 
 
-def _certificates(pem: bytes) -> list[ssl.Certificate]:
-    return [ssl.Certificate.loadPEM(part) for part in _split_pem(pem)]
+def _load_authorities(context: ssl.SSLContext, options: dict[str, Any]) -> bool:
+    """Load what the options name; False where they name nothing."""
+    named = False
+    if file := _either(options, _FILE):
+        named = True
+        _load(context, Path(file).read_bytes(), f"{_FILE[0]} {file!r}")
+    if folder := _either(options, _FOLDER):
+        named = True
+        found = [path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()]
+        pem = b"\n".join(each for each in found if _PEM_BEGIN in each)
+        _load(context, pem, f"{_FOLDER[0]} {folder!r}")
+    if data := _either(options, _DATA):
+        named = True
+        _load(context, data, _DATA[0])
+    return named
 
 
-def _split_pem(pem: bytes) -> list[bytes]:
-    """Each certificate of a file of several."""
-    parts = []
-    for part in pem.split(_PEM_END)[:-1]:
-        begin = part.find(b"-----BEGIN CERTIFICATE-----")
-        if begin >= 0:
-            parts.append(part[begin:] + _PEM_END + b"\n")
-    return parts
+def _either(options: dict[str, Any], names: tuple[str, str]) -> Any:
+    return options.get(names[0]) or options.get(names[1])
+
+
+def _load(context: ssl.SSLContext, data: str | bytes, where: str) -> None:
+    """Load authorities: PEM, or DER as bytes."""
+    pem = data.encode("ascii", "replace") if isinstance(data, str) else data
+    try:
+        if _PEM_BEGIN in pem:
+            context.load_verify_locations(cadata=_only_certificates(pem))
+        else:
+            context.load_verify_locations(cadata=data or b"-")
+    except (ssl.SSLError, ValueError):
+        raise ValueError(f"ssl_options: {where} holds no certificate of an authority") from None
+
+
+def _only_certificates(pem: bytes) -> str:
+    """The certificates of a file, without what stands between them."""
+    parts = [part[part.find(_PEM_BEGIN) :] for part in pem.split(_PEM_END) if _PEM_BEGIN in part]
+    return b"".join(part + _PEM_END + b"\n" for part in parts).decode("ascii", "replace")

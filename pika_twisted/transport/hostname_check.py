@@ -9,6 +9,7 @@ host. This check goes in its place. It fails closed: any exception refuses the c
 from __future__ import annotations
 
 import inspect
+import ssl as stdlib_ssl
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -84,10 +85,12 @@ def _verify_host(connection: SSL.Connection, protocol: Any, hostname: str) -> No
 def _verifier(protocol: Callable[[], Any], hostname: str) -> Callable[..., bool]:
     """OpenSSL's verify callback: called for each certificate of the chain, the broker's last."""
 
-    def verify(_connection: Any, certificate: Any, _error: int, depth: int, ok: int) -> bool:
-        if not ok or depth:
-            return bool(ok)
+    def verify(_connection: Any, certificate: Any, error: int, depth: int, ok: int) -> bool:
+        if ok and depth:
+            return True
         try:
+            if not ok:
+                raise _refusal(error)
             _check(certificate.to_cryptography(), hostname)
         except Exception:
             layer = protocol()
@@ -97,6 +100,15 @@ def _verifier(protocol: Callable[[], Any], hostname: str) -> Callable[..., bool]
         return True
 
     return verify
+
+
+def _refusal(code: int) -> stdlib_ssl.SSLCertVerificationError:
+    """OpenSSL's reason, in the shape of the standard library's, which says the code."""
+    error = stdlib_ssl.SSLCertVerificationError(
+        1, f"certificate verify failed: OpenSSL's verify error {code}"
+    )
+    error.verify_code, error.verify_message = code, f"OpenSSL's verify error {code}"
+    return error
 
 
 def _check(certificate: x509.Certificate, hostname: str) -> None:

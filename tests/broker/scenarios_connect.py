@@ -69,7 +69,7 @@ async def connect_closes_with_async_with(env: Env) -> None:
 class NobodyKnows:
     """Finds no host, at once: in a sandbox the real one may wait a minute for servers' answers."""
 
-    def resolveHostName(self, receiver: Any, *_args: Any, **_more: Any) -> Any:  # noqa: N802
+    def resolveHostName(self, receiver: Any, *_args: Any, **_more: Any) -> Any:
         receiver.resolutionBegan(self)
         receiver.resolutionComplete()
         return self

@@ -14,10 +14,17 @@ from twisted.internet.testing import MemoryReactorClock
 import pika_twisted
 from pika_twisted import exceptions
 from pika_twisted.connecting import failures as connect_errors
+from pika_twisted.connecting.targets import Place
 from tests.support.outcome import watch
 from tests.support.session import Session
 
 PARAMETERS = pika.ConnectionParameters()
+
+
+def explain(why: BaseException, port: int, stage: str) -> BaseException:
+    parameters = pika.ConnectionParameters("broker", port, stack_timeout=3)
+    place = Place(f"broker:{port}", lambda: None, parameters, "broker", None)
+    return connect_errors.explain(why, place, stage)
 
 
 ENDPOINT = endpoints.TCP4ClientEndpoint(MemoryReactorClock(), "broker", 5672)
@@ -165,7 +172,7 @@ def test_a_connection_says_where_to_and_in_what_state(session: Session) -> None:
 def test_why_connect_failed_and_what_to_look_at(
     why: Exception, stage: str, words: list[str]
 ) -> None:
-    text = str(connect_errors.explain(why, "broker:5672", stage, 3))
+    text = str(explain(why, 5672, stage))
     assert text.startswith("broker:5672: ")
     for each in words:
         assert each in text
@@ -183,7 +190,7 @@ def test_why_tls_failed_and_what_to_do(openssl: str, words: str) -> None:
     from OpenSSL import SSL
 
     why = SSL.Error([("SSL routines", "", openssl)])
-    explained = connect_errors.explain(why, "broker:5671", "the TLS or AMQP handshake", 3)
+    explained = explain(why, 5671, "the TLS or AMQP handshake")
     assert type(explained) is connect_errors.TLSFailed
     assert words in str(explained)
 
@@ -192,8 +199,10 @@ def test_a_port_that_wants_tls_is_told_by_its_answer() -> None:
     why = exceptions.reason(
         exceptions.ProtocolViolation, 501, "unknown frame type 21", orderly=False
     )
-    explained = connect_errors.explain(why, "broker:5671", "the AMQP handshake", 3)
+    explained = explain(why, 5671, "the AMQP handshake")
     assert type(explained) is connect_errors.TLSFailed
     assert "amqps" in str(explained)
     other = exceptions.reason(exceptions.ProtocolViolation, 501, "no frame end", orderly=False)
-    assert connect_errors.explain(other, "broker:5671", "the AMQP handshake", 3) is other
+    explained = explain(other, 5671, "the AMQP handshake")
+    assert isinstance(explained, exceptions.ProtocolViolation)
+    assert explained.args == (501, "broker:5671: no frame end")

@@ -45,10 +45,18 @@ def test_without_the_compiled_codec() -> None:
 
 
 def test_tls_without_pyopenssl() -> None:
-    text = importing("sys.modules['OpenSSL'] = None\nimport pika_twisted.connecting.tls")
-    assert "ImportError: TLS needs pyOpenSSL" in text
+    """Only Twisted's own TLS options need it."""
+    ask = """
+sys.modules['OpenSSL'] = None
+from pika_twisted.connecting import tls
+class Options:
+    def getContext(self): pass
+tls.secured({}, "broker")
+"""
+    text = importing(ask.format("Options()"))
+    assert "ImportError: Twisted's TLS needs pyOpenSSL" in text
     assert "pip install 'Twisted[tls]'" in text.splitlines()[-1]
-    assert importing("sys.modules['OpenSSL'] = None") == ""
+    assert importing(ask.format("True")) == ""
 
 
 def test_a_pika_that_lacks_a_private_name() -> None:

@@ -11,16 +11,16 @@ import pika
 import pytest
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
-from service_identity import VerificationError
 from twisted.internet import ssl
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from pika_twisted.connecting import tls
 from pika_twisted.connecting.targets import places
+from pika_twisted.transport.tls_layer import TLSFactory
 from tests.broker.certificates import CertificateFiles, write_certificates
 
 NAME = "localhost"
@@ -42,7 +42,7 @@ class Asked:
 
 
 def handshake(creator: Any, files: CertificateFiles, lowest: int = 0, highest: int = 0) -> Asked:
-    """Between the client that Twisted would make and a server, octets carried by hand."""
+    """Between the client that connect() would make and a server, bytes carried by hand."""
     asked = Asked()
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.use_certificate_file(str(files.certificate))
@@ -57,7 +57,8 @@ def handshake(creator: Any, files: CertificateFiles, lowest: int = 0, highest: i
     server = SSL.Connection(context, None)
     server.set_accept_state()
     wrapped = Wrapped()
-    factory = TLSMemoryBIOFactory(creator, True, Factory.forProtocol(lambda: wrapped))
+    inner = Factory.forProtocol(lambda: wrapped)
+    factory: Any = TLSFactory(creator.context, creator.hostname, inner, Clock())
     client, wire = factory.buildProtocol(None), StringTransport()
     client.makeConnection(wire)
     for _ in range(10):
@@ -112,14 +113,14 @@ def from_pika(made: Any, host: str, server_hostname: str | None = None) -> Any:
 
 def test_the_context_s_authorities_and_the_host(files: CertificateFiles) -> None:
     assert handshake(from_pika(context(files), NAME), files).name == NAME.encode()
-    with pytest.raises(VerificationError):
+    with pytest.raises(stdlib_ssl.SSLCertVerificationError, match="Hostname mismatch"):
         handshake(from_pika(context(files), OTHER), files)
     # Another name than the one connected to, because the user says so.
     assert handshake(from_pika(context(files), OTHER, NAME), files).name == NAME.encode()
 
 
-def test_a_context_without_authorities_means_the_platform_s(files: CertificateFiles) -> None:
-    with pytest.raises(SSL.Error, match="certificate verify failed"):
+def test_a_context_without_authorities_trusts_none(files: CertificateFiles) -> None:
+    with pytest.raises(stdlib_ssl.SSLCertVerificationError, match="unable to get local issuer"):
         handshake(from_pika(context(), NAME), files)
 
 
@@ -132,7 +133,7 @@ def test_no_verification_where_the_context_says_so(files: CertificateFiles) -> N
 
 def test_the_certificate_without_the_name(files: CertificateFiles) -> None:
     assert handshake(from_pika(context(files, check_hostname=False), OTHER), files).name
-    with pytest.raises(SSL.Error, match="certificate verify failed"):
+    with pytest.raises(stdlib_ssl.SSLCertVerificationError, match="unable to get local issuer"):
         handshake(from_pika(context(check_hostname=False), OTHER), files)
 
 
@@ -146,39 +147,12 @@ def test_versions(files: CertificateFiles) -> None:
     assert handshake(from_pika(any_up_to_13, NAME), files).version == "TLSv1.3"
     new = context(files, minimum_version=version.TLSv1_3)
     assert handshake(from_pika(new, NAME), files).version == "TLSv1.3"
-    with pytest.raises(SSL.Error):
+    with pytest.raises(stdlib_ssl.SSLError, match="PROTOCOL_VERSION"):
         handshake(from_pika(new, NAME), files, SSL.TLS1_2_VERSION, SSL.TLS1_2_VERSION)
 
 
-TLS = ssl.TLSVersion
-
-
-@pytest.mark.parametrize(
-    ("lowest", "highest", "as_up_to_25", "as_later"),
-    [
-        (None, None, (None, None), (None, None)),
-        (TLS.TLSv1_2, None, (TLS.TLSv1_2, None), (TLS.TLSv1_2, None)),
-        (None, TLS.TLSv1_2, (None, TLS.TLSv1_3), (None, TLS.TLSv1_2)),
-        (None, TLS.TLSv1_3, (None, None), (None, TLS.TLSv1_3)),
-        (None, TLS.TLSv1_1, (TLS.TLSv1_1, TLS.TLSv1_2), (None, TLS.TLSv1_1)),
-        (TLS.TLSv1_0, TLS.TLSv1_1, (TLS.TLSv1_0, TLS.TLSv1_2), (TLS.TLSv1_0, TLS.TLSv1_1)),
-    ],
-)
-def test_versions_as_twisted_wants_them(
-    monkeypatch: pytest.MonkeyPatch, lowest: Any, highest: Any, as_up_to_25: Any, as_later: Any
-) -> None:
-    """Up to 25.5 Twisted leaves out the version that is to be the highest."""
-    for left_out, expected in ((True, as_up_to_25), (False, as_later)):
-        monkeypatch.setattr(tls, "_highest_is_left_out", lambda answer=left_out: answer)
-        options = tls._version_range(lowest, highest)
-        names = ("insecurelyLowerMinimumTo", "lowerMaximumSecurityTo")
-        assert options == {
-            name: value for name, value in zip(names, expected, strict=True) if value is not None
-        }
-
-
 def test_a_plain_host_is_verified(files: CertificateFiles) -> None:
-    with pytest.raises(SSL.Error, match="certificate verify failed"):
+    with pytest.raises(stdlib_ssl.SSLCertVerificationError, match="unable to get local issuer"):
         handshake(tls.for_host(NAME), files)
 
 
@@ -205,16 +179,16 @@ def der(path: Path) -> bytes:
 def test_authorities(given: Any, files: CertificateFiles) -> None:
     options = given(files)
     assert handshake(tls.from_url(options, NAME), files).name == NAME.encode()
-    with pytest.raises(VerificationError):
+    with pytest.raises(stdlib_ssl.SSLCertVerificationError, match="Hostname mismatch"):
         handshake(tls.from_url(options, OTHER), files)
     renamed = {**options, "server_hostname": NAME}
     assert handshake(tls.from_url(renamed, OTHER), files).name == NAME.encode()
 
 
 def test_a_file_without_a_certificate(files: CertificateFiles) -> None:
-    with pytest.raises(ValueError, match="no certificate of an authority"):
+    with pytest.raises(ValueError, match=r"ca_certs '.*server\.key' holds no certificate"):
         tls.from_url({"ca_certs": str(files.key)}, NAME)
-    with pytest.raises(SSL.Error, match="certificate verify failed"):
+    with pytest.raises(stdlib_ssl.SSLCertVerificationError, match="unable to get local issuer"):
         handshake(tls.from_url({}, NAME), files)
 
 
@@ -241,8 +215,50 @@ def test_a_key_behind_a_password(files: CertificateFiles, tmp_path: Path) -> Non
     )
     options = {"ca_certs": str(files.authority), "certfile": str(locked), "password": "secret"}
     assert handshake(tls.from_url(options, NAME), files).certificate is not None
-    with pytest.raises(crypto.Error):
-        tls.from_url({**options, "password": b"wrong"}, NAME)
+    for wrong in (b"wrong", ""):
+        with pytest.raises(ValueError, match=r"the password does not open keyfile .*all\.pem"):
+            tls.from_url({**options, "password": wrong}, NAME)
+    del options["password"]
+    with pytest.raises(ValueError, match=r"keyfile .*all\.pem' is encrypted, .* no password"):
+        tls.from_url(options, NAME)
+
+
+def test_files_that_are_swapped_or_not_a_pair(files: CertificateFiles, tmp_path: Path) -> None:
+    def fails(certfile: Path, keyfile: Path, text: str) -> None:
+        options = {"certfile": str(certfile), "keyfile": str(keyfile)}
+        with pytest.raises(ValueError, match=text):
+            tls.from_url(options, NAME)
+
+    fails(files.key, files.certificate, r"certfile '.*server\.key' has no certificate")
+    fails(files.certificate, files.authority, r"keyfile '.*authority\.pem' has no private key")
+    other = write_certificates(tmp_path)
+    fails(files.certificate, other.key, r"the key in '.*' is not that of the certificate in '.*'")
+    broken = tmp_path / "broken.pem"
+    broken.write_bytes(files.certificate.read_bytes().replace(b"\nM", b"\n*"))
+    fails(broken, files.key, r"OpenSSL can't read certfile '.*broken\.pem'")
+    with pytest.raises(ValueError, match="keyfile needs a certfile"):
+        tls.from_url({"keyfile": str(files.key)}, NAME)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        tls.from_url({"certfile": str(tmp_path / "missing")}, NAME)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"cacerts": "x"}, ValueError, "unknown name; known are ca_certs"),
+        ({"ca_certs": 5}, TypeError, "ca_certs can't be a int"),
+        ({"ciphers": "NONE:WHATSOEVER"}, ValueError, "ciphers"),
+        ({"protocol": 99}, ValueError, "protocol"),
+        ({"ca_data": "hello"}, ValueError, "ca_data holds no certificate"),
+        ({"ca_data": b""}, None, ""),
+    ],
+)
+def test_options_that_mean_nothing(options: Any, kind: Any, text: str) -> None:
+    if kind is None:
+        tls.from_url(options, NAME)
+    else:
+        with pytest.raises(kind, match=text):
+            tls.from_url(options, NAME)
 
 
 def test_protocol_and_ciphers(files: CertificateFiles) -> None:
