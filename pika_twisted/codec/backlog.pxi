@@ -64,7 +64,7 @@ cdef class Backlog:
     # would add two thirds to a full collection.
     cdef list ring
     cdef bint shown
-    cdef Py_ssize_t head, count, mask
+    cdef Py_ssize_t head, length, mask
     cdef readonly Py_ssize_t body_bytes
 
     def __cinit__(self, *args, **kwargs):
@@ -78,14 +78,14 @@ cdef class Backlog:
         self.ring = [None] * SMALLEST_RING
         self.shown = False
         self.mask = SMALLEST_RING - 1
-        self.head = self.count = self.body_bytes = 0
+        self.head = self.length = self.body_bytes = 0
         return 0
 
     cdef int push(self, object item) except -1:
-        if self.count > self.mask:
+        if self.length > self.mask:
             self.grow()
-        self.ring[(self.head + self.count) & self.mask] = item
-        self.count += 1
+        self.ring[(self.head + self.length) & self.mask] = item
+        self.length += 1
         self.body_bytes += body_size_of(item)
         return 0
 
@@ -106,13 +106,13 @@ cdef class Backlog:
                 PyObject_GC_Track(<PyObject*>self.ring)
         return 0
 
-    cdef object pop(self):
+    cdef object take(self):
         item = self.ring[self.head]
         self.ring[self.head] = None
         self.head = (self.head + 1) & self.mask
-        self.count -= 1
+        self.length -= 1
         self.body_bytes -= body_size_of(item)
-        if self.count == 0 and self.mask > 1023:
+        if self.length == 0 and self.mask > 1023:
             self.reset()  # what a long backlog took is given back when it has gone
         return visible(item)
 
@@ -127,13 +127,13 @@ cdef class Backlog:
 
     def popleft(self):
         """Take the oldest item; IndexError when there is none."""
-        if self.count == 0:
+        if self.length == 0:
             raise IndexError("pop from an empty backlog")
-        return self.pop()
+        return self.take()
 
     def popmany(self, Py_ssize_t count):
         """Take up to ``count`` items, the oldest first."""
-        return [self.pop() for _ in range(min(count, self.count))]
+        return [self.take() for _ in range(min(count, self.length))]
 
     def clear(self):
         """Drop everything."""
@@ -142,20 +142,103 @@ cdef class Backlog:
     def copy(self):
         """A list of all items; they stay in the backlog."""
         cdef Py_ssize_t i
-        return [self.at(i) for i in range(self.count)]
+        return [self.at(i) for i in range(self.length)]
 
     def track(self):
         """Show all items to the cyclic collector; for a queue that ends with messages in it."""
         cdef Py_ssize_t i
         self.show()
-        for i in range(self.count):
+        for i in range(self.length):
             self.at(i)
 
+    # The rest of what a list can do. Each takes time in proportion to the length but at the ends.
+
+    cdef int refill(self, list items) except -1:
+        """Add ``items`` at the end."""
+        self.show()
+        for item in items:
+            self.push(item)
+        return 0
+
+    def appendleft(self, item):
+        """Add ``item`` at the front."""
+        self.show()
+        if self.length > self.mask:
+            self.grow()
+        self.head = (self.head - 1) & self.mask
+        self.ring[self.head] = item
+        self.length += 1
+        self.body_bytes += body_size_of(item)
+
+    def extend(self, items):
+        """Add ``items`` at the end."""
+        self.refill(list(items))
+
+    def insert(self, Py_ssize_t index, item):
+        """Add ``item`` before the one at ``index``."""
+        cdef list items
+        if index == 0 or index <= -self.length:
+            self.appendleft(item)
+        elif index >= self.length:
+            self.append(item)
+        else:
+            items = self.copy()
+            items.insert(index, item)
+            self.reset()
+            self.refill(items)
+
+    def pop(self, Py_ssize_t index=-1):
+        """Take the item at ``index``."""
+        if index in (0, -self.length) and self.length != 0:
+            return self.take()
+        item = self[index]
+        del self[index]
+        return item
+
+    def remove(self, item):
+        """Take the first item that equals ``item``; ValueError when there is none."""
+        del self[self.copy().index(item)]
+
+    def index(self, item, *borders):
+        """See list.index."""
+        return self.copy().index(item, *borders)
+
+    def count(self, item):
+        """See list.count."""
+        return self.copy().count(item)
+
+    def sort(self, *, key=None, reverse=False):
+        """See list.sort."""
+        self[:] = sorted(self.copy(), key=key, reverse=reverse)
+
+    def reverse(self):
+        """See list.reverse."""
+        self[:] = reversed(self.copy())
+
+    def __setitem__(self, index, value):
+        items = self.copy()
+        items[index] = value
+        self.reset()
+        self.refill(items)
+
+    def __delitem__(self, index):
+        items = self.copy()
+        del items[index]
+        self.reset()
+        self.refill(items)
+
+    def __iadd__(self, items):
+        self.extend(items)
+        return self
+
+    def __add__(self, items):
+        return self.copy() + items
+
     def __len__(self):
-        return self.count
+        return self.length
 
     def __bool__(self):
-        return self.count != 0
+        return self.length != 0
 
     def __iter__(self):
         return iter(self.copy())
@@ -169,18 +252,18 @@ cdef class Backlog:
     def __getitem__(self, index):
         cdef Py_ssize_t i
         if isinstance(index, slice):
-            return [self.at(i) for i in range(*index.indices(self.count))]
+            return [self.at(i) for i in range(*index.indices(self.length))]
         i = PyNumber_AsSsize_t(index, IndexError)
         if i < 0:
-            i += self.count
-        if not 0 <= i < self.count:
+            i += self.length
+        if not 0 <= i < self.length:
             raise IndexError("backlog index out of range")
         return self.at(i)
 
     def __eq__(self, other):
         if not isinstance(other, (list, Backlog)):
             return NotImplemented
-        return len(other) == self.count and self.copy() == list(other)
+        return len(other) == self.length and self.copy() == list(other)
 
     def __hash__(self):
         raise TypeError(f"unhashable type: {type(self).__name__!r}")

@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 @disjoint_base
 class DeferredFields:
     _turns: Any
+    _many: bool
 
 @final
 class Ready:

@@ -167,7 +167,6 @@ cdef tuple NO_ARGS = ()
 cdef object stock_init = Deferred.__init__
 cdef object stock_callback = Deferred.callback
 cdef object stock_add_callbacks = Deferred.addCallbacks
-cdef object stock_await = Deferred.__await__
 
 cdef object failure_class = Failure
 cdef PyTypeObject *deferred_class = <PyTypeObject *>Deferred
@@ -193,8 +192,9 @@ cdef class DeferredFields:
     cdef object driver          # DRIVEN: to be called is driver(value, *args)
     cdef tuple args
     cdef _Successor successor   # RUNNING when it was materialised: gives the driver's outcome
-    # The Turns of a queue's Deferreds, or None. Survives materialising.
+    # The Turns of a queue's Deferreds, or None. Both survive materialising.
     cdef public object _turns
+    cdef public bint _many      # what it gives is a list of messages
 
 
 def make_lazy(untouched, stock):
@@ -334,6 +334,17 @@ cdef class _Awaiter:
     def __next__(self):
         return self.send(None)
 
+    def throw(self, kind, value=None, traceback=None):
+        """End the wait: the Deferred has failed, or an asyncio task was cancelled.
+
+        Then a message that has come was handed out to nobody.
+        """
+        if self.deferred._turns is not None:
+            self.deferred.give_back()
+        if value is None:
+            value = kind
+        raise value
+
     def send(self, value):
         """One step, as a generator's. Called where am_send is not: by Python 3.10's tracing, say."""
         cdef PyObject *result = NULL
@@ -356,7 +367,7 @@ cdef PySendResult awaiter_send(object this, object value, PyObject **result) exc
         result[0] = <PyObject *>deferred
         return PYGEN_NEXT
     if self.stock is None:
-        self.stock = stock_await(deferred)
+        self.stock = type(deferred).__await__(deferred)
     return PyIter_Send(self.stock, None, result)
 
 
@@ -601,8 +612,11 @@ cdef class Line:
     def get_many(self, Py_ssize_t wanted):
         """The same of up to `wanted` messages."""
         if self.oldest is None and len(self.pending) != 0:
-            return ready(untouched_get, self, self.pending.popmany(wanted))
-        return self.new(wanted)
+            deferred = ready(untouched_get, self, self.pending.popmany(wanted))
+        else:
+            deferred = self.new(wanted)
+        (<DeferredFields>deferred)._many = True
+        return deferred
 
     def wait(self, Py_ssize_t wanted):
         """A Deferred that waits for its messages."""

@@ -141,8 +141,11 @@ class Line:
     def get_many(self, wanted: int) -> Any:
         """The same of up to `wanted` messages."""
         if self.pending and not self._order:
-            return ready(_untouched_get, self, self.pending.popmany(wanted))
-        return self.wait(wanted)
+            deferred = ready(_untouched_get, self, self.pending.popmany(wanted))
+        else:
+            deferred = self.wait(wanted)
+        deferred._many = True
+        return deferred
 
     def wait(self, wanted: int) -> Any:
         """A Deferred that waits for its messages."""

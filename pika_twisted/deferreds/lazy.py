@@ -14,14 +14,18 @@ the same queue's `get()` runs is run when that one has returned.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, cast
 
 from twisted.internet import defer
+from twisted.python.failure import Failure
 
 from pika_twisted._reasons import fresh_exception
 from pika_twisted.codec import chooser as _codec
+
+from .tasks import MessageFuture, TaskAwaitable
 
 if _codec.IMPLEMENTATION == "compiled":
     from . import _ready
@@ -74,6 +78,12 @@ class Turns(_ready.Line):  # pyright: ignore[reportGeneralTypeIssues]
         finally:
             self._postponed.append(deferred)
 
+    def give_back(self, value: Any, many: bool) -> None:
+        """Put what was given to a waiter that has left back to the front: a message, or a list."""
+        for message in reversed(value if many else [value]):
+            self.pending.appendleft(message)
+        self.serve()
+
     def _take_turns(self, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         self._running = True
         try:
@@ -98,15 +108,59 @@ class _UntouchedConfirm(_ready.DeferredFields, defer.Deferred):  # type: ignore[
     pass
 
 
-class TurnTaking(defer.Deferred):  # type: ignore[type-arg]
+class TurnTaking(TaskAwaitable, defer.Deferred):  # type: ignore[type-arg]
     """A Deferred whose callbacks take turns with those of its queue's other Deferreds."""
 
     # Whether its first callback was the driver; None while it has none.
     _driven: bool | None = None
+    # Whether it gives a list of messages.
+    _many = False
 
     def __init__(self, turns: Turns, canceller: Callable[[Any], None] | None = None) -> None:
         super().__init__(canceller)
         self._turns = turns
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        try:
+            return (yield from super().__await__())
+        except BaseException:  # an asyncio task was cancelled, perhaps
+            self.give_back()
+            raise
+
+    def cancel(self, msg: object = None) -> bool:  # type: ignore[override]
+        waited = super().cancel(msg)
+        if waited:
+            self._driven = False  # no message has come: none can be given back
+        return waited
+
+    def give_back(self) -> None:
+        """Let another one have the message that has come, which is not handed out here."""
+        if self.called and self._driven is None and not isinstance(self.result, Failure):
+            message, self.result = self.result, None
+            self._turns.give_back(message, self._many)
+
+    def asFuture(  # noqa: N802
+        self, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Future[Any]:
+        """As Deferred.asFuture(). No message is lost when the Future is cancelled."""
+        many, turns = self._many, self._turns
+
+        def give_back(message: Any) -> None:
+            turns.give_back(message, many)
+
+        def got(message: Any) -> None:
+            if future.done():
+                give_back(message)
+            else:
+                future.set_result(message)
+
+        def failed(failure: Failure) -> None:
+            if not future.done():
+                future.set_exception(cast(BaseException, failure.value))
+
+        future = MessageFuture(loop, self.cancel, give_back)
+        self.addCallbacks(got, failed)
+        return future
 
     def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
         return self._add(super().addCallbacks, args, kwargs)
@@ -136,8 +190,8 @@ class GetDeferred(_ready.DeferredFields, TurnTaking):  # pyright: ignore[reportG
     """What a queue's `get()` and `get_many()` return."""
 
 
-class ConfirmDeferred(_ready.DeferredFields, defer.Deferred):  # type: ignore[type-arg]
-    """What a publish with confirms returns: a Deferred without any difference."""
+class ConfirmDeferred(_ready.DeferredFields, TaskAwaitable, defer.Deferred):  # type: ignore[type-arg]
+    """What a publish with confirms returns: a Deferred that asyncio's tasks can await, too."""
 
 
 def _find_driver() -> Any:

@@ -40,6 +40,63 @@ class Backlog:
     def track(self) -> None:
         """Nothing to do here: only the compiled twin hides messages from the collector."""
 
+    # The rest of what a list can do.
+
+    def appendleft(self, item: Any) -> None:
+        self._items.appendleft(item)
+        self.body_bytes += _body_size(item)
+
+    def extend(self, items: Iterable[Any]) -> None:
+        for item in list(items):
+            self.append(item)
+
+    def insert(self, index: int, item: Any) -> None:
+        self._items.insert(index, item)
+        self.body_bytes += _body_size(item)
+
+    def pop(self, index: int = -1) -> Any:
+        if index == 0:
+            return self.popleft()
+        item = self[index]
+        del self[index]
+        return item
+
+    def remove(self, item: Any) -> None:
+        del self[self.index(item)]
+
+    def index(self, item: Any, *borders: int) -> int:
+        return self.copy().index(item, *borders)
+
+    def count(self, item: Any) -> int:
+        return self._items.count(item)
+
+    def sort(self, *, key: Any = None, reverse: bool = False) -> None:
+        self[:] = sorted(self._items, key=key, reverse=reverse)
+
+    def reverse(self) -> None:
+        self._items.reverse()
+
+    def _replace(self, items: list[Any]) -> None:
+        self.clear()
+        self.extend(items)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        items = self.copy()
+        items[index] = value
+        self._replace(items)
+
+    def __delitem__(self, index: Any) -> None:
+        items = self.copy()
+        del items[index]
+        self._replace(items)
+
+    def __iadd__(self, items: Iterable[Any]) -> Backlog:  # type: ignore[misc]
+        self.extend(items)
+        return self
+
+    def __add__(self, items: Any) -> Any:
+        return self.copy() + items
+
     def __len__(self) -> int:
         return len(self._items)
 

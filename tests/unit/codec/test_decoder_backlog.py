@@ -228,3 +228,68 @@ def test_memory_is_given_back(codec: Any) -> None:
     finally:
         tracemalloc.stop()
     assert grown < 20_000
+
+
+def list_operation(rng: random.Random) -> Any:
+    """Something that a list can do, on whatever it is given."""
+    at, to, step = rng.randrange(-9, 9), rng.randrange(-9, 9), rng.choice([None, 1, 2, -1])
+    item = rng.randrange(5)
+    operations: list[Any] = [
+        lambda it: it.append(item),
+        lambda it: it.extend([item, 7]),
+        lambda it: it.insert(at, item),
+        lambda it: it.pop(),
+        lambda it: it.pop(at),
+        lambda it: it.remove(item),
+        lambda it: it.index(item),
+        lambda it: it.count(item),
+        lambda it: it.sort(reverse=to > 0),
+        lambda it: it.sort(key=lambda each: -each),
+        lambda it: it.reverse(),
+        lambda it: it.__setitem__(at, item),
+        lambda it: it.__setitem__(slice(at, to), [1, 2, 3]),
+        lambda it: it.__delitem__(at),
+        lambda it: it.__delitem__(slice(at, to, step)),
+        lambda it: it.__iadd__([item]) and None,
+        lambda it: it + [item],  # noqa: RUF005
+        lambda it: it[at],
+        lambda it: it[at:to:step],
+    ]
+    return rng.choice(operations)
+
+
+def test_any_operations_like_a_list(codec: Any) -> None:
+    """20,000 operations by chance: the same results, the same errors."""
+    rng = random.Random(7)
+    backlog, model = codec.Backlog(), list[Any]()
+
+    def outcome(operation: Any, target: Any) -> Any:
+        try:
+            return operation(target)
+        except (IndexError, ValueError) as error:
+            return type(error)
+
+    for _ in range(20_000):
+        operation = list_operation(rng)
+        assert outcome(operation, backlog) == outcome(operation, model)
+        assert backlog == model
+        if len(model) > 60:
+            del backlog[:], model[:]
+
+
+def test_what_a_list_can_do_keeps_the_count_of_bytes(codec: Any) -> None:
+    backlog = filled(codec, *(Message(None, None, None, b"x" * size) for size in range(10)))
+    assert backlog.pop().body == b"x" * 9
+    del backlog[1:3]
+    backlog.insert(0, Message(None, None, None, b"123"))
+    backlog.appendleft(Message(None, None, None, b"12"))
+    backlog.sort(key=lambda message: message.body)
+    assert backlog.body_bytes == sum(len(message.body) for message in backlog) == 38
+
+
+def test_a_long_backlog_is_taken_from_the_front_by_pop_0(codec: Any) -> None:
+    def taken(size: int) -> float:
+        backlog = codec.Backlog(range(size))
+        return cpu(lambda: [backlog.pop(0) for _ in range(size)])
+
+    assert_grows_at_most(taken, 2_000)

@@ -1,0 +1,110 @@
+"""Deferreds that asyncio's tasks await, and give no message to one that was cancelled.
+
+A task takes what its coroutine yields for a Future when that has the attribute
+`_asyncio_future_blocking`, as PEP 492's authors arranged it for classes that are not asyncio's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import defer
+from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    _Deferred = defer.Deferred[Any]
+else:
+    _Deferred = object
+
+
+class _Mark:
+    """True for an object; its class hasn't got it.
+
+    For `asyncio.isfuture()` looks at the class; what is a Future for it has a method `result()`.
+    """
+
+    def __get__(self, deferred: object, owner: type | None = None) -> bool:
+        if deferred is None:
+            raise AttributeError("_asyncio_future_blocking")
+        return True
+
+    def __set__(self, deferred: object, value: bool) -> None:
+        pass
+
+
+class TaskAwaitable(_Deferred):
+    """Mixin of Deferred's subclasses: what an asyncio task asks of what it waits for."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    _asyncio_future_blocking = _Mark()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the task that waits."""
+        return asyncio.get_running_loop()
+
+    def add_done_callback(self, wake: Callable[[Any], Any], *, context: Any = None) -> None:
+        """Call `wake(future)` in a later turn of the loop, when there is a result.
+
+        The future is done, or cancelled as this is; the task gets the result from this Deferred.
+        """
+        loop = asyncio.get_running_loop()
+
+        def done(result: Any) -> Any:
+            future = loop.create_future()
+            cancelled = isinstance(result, Failure) and result.check(defer.CancelledError)
+            if cancelled:
+                future.cancel()
+            else:
+                future.set_result(None)
+            loop.call_soon(wake, future, context=context)
+            return None if cancelled else result
+
+        defer.Deferred.addCallbacks(self, done, done)
+
+    def cancel(self, msg: object = None) -> bool:  # type: ignore[override]
+        """As Deferred.cancel(); return whether it had no result yet."""
+        waited = not self.called
+        super().cancel()
+        return waited
+
+
+class MessageFuture(asyncio.Future):  # type: ignore[type-arg]
+    """What `asFuture()` of a queue's Deferred returns.
+
+    It leaves the queue at the moment that it is cancelled. A message that it has when the task
+    that awaits it is cancelled goes to `give_back`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        leave: Callable[[], Any],
+        give_back: Callable[[Any], Any],
+    ) -> None:
+        super().__init__(loop=loop)
+        self._leave = leave
+        self._give_back = give_back
+
+    def cancel(self, msg: object = None) -> bool:
+        """As Future.cancel()."""
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self._leave()
+        return cancelled
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if not self.done():
+            self._asyncio_future_blocking = True
+            try:
+                yield self
+            except BaseException:
+                if self.done() and not self.cancelled() and self.exception() is None:
+                    self._give_back(self.result())
+                raise
+        return self.result()
+
+    __iter__ = __await__
