@@ -390,7 +390,15 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         self, method_frame: frame.Method[Any]
     ) -> frame.Method[Any]:
         LOGGER.info("The broker cancelled a consumer: %r", method_frame.method)
-        return self._on_consumer_cancelled(method_frame)
+        consumer = self._details.get(method_frame.method.consumer_tag)
+        self._on_consumer_cancelled(method_frame)
+        if (
+            consumer is not None
+            and isinstance(self._channel, Channel)
+            and self._channel.connection.times_out_deliveries
+        ):
+            consumer.give_back()
+        return method_frame
 
     def _on_queue_declared(self, method_frame: Any) -> Any:
         if isinstance(method_frame, frame.Method):
@@ -401,7 +409,7 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         name = queue or self._last_declared
         for consumer_tag in sorted(self._queue_name_to_consumer_tags[name]):
             reason = pika_exceptions.ConsumerCancelled(f"Queue {name} was deleted.")
-            self._channel.forget_consumer(consumer_tag)  # first: its user may take the tag again
+            self._channel.on_queue_deleted(consumer_tag)  # first: its user may take the tag again
             self._remove_consumer(consumer_tag, reason)
         return method_frame
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from pika_twisted.codec.errors import UndecodableProperties
 from pika_twisted.deferreds.lazy import Waker
 
 from .ledger import Ledger
@@ -15,6 +16,15 @@ LOGGER = logging.getLogger("pika_twisted")
 
 #: A backlog worth a warning: some 50 MB of small messages.
 LARGE_BACKLOG = 100_000
+
+
+def is_of_stream(properties: Any) -> bool:
+    """Whether these are the properties of a message that a stream delivered."""
+    try:
+        headers = properties.headers
+    except UndecodableProperties:
+        return False
+    return isinstance(headers, dict) and "x-stream-offset" in headers
 
 
 class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
@@ -120,6 +130,20 @@ class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
             self.on_end(reason, **how)
         elif not self.stopping:
             self.queue.close(reason, **how)
+
+    def give_back(self) -> None:
+        """Nack what waits: the broker cancelled this consumer, and has others for it.
+
+        A delivery that timed out has gone to another consumer already. Not so messages of a stream,
+        which stay where they are and are not delivered again.
+        """
+        if self.auto_ack:
+            return
+        for message in self.queue.drain():
+            if not self._has_brought(message) or is_of_stream(message.properties):
+                self.queue.pending.append(message)
+            else:
+                self._requeue(message.method.delivery_tag)
 
     def _turn_back(self, delivery_tag: int) -> None:
         # A nack of a tag that was acknowledged at delivery closes the channel (406).

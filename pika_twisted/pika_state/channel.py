@@ -66,6 +66,8 @@ class Channel(PikaChannel):  # type: ignore[misc]
         #: Whether any consumer of it was one with auto_ack.
         self.ever_auto_ack = False
         self._unknown_consumers: set[Any] = set()  # that are being cancelled
+        # Consumers that ended with their queue; the broker's Basic.Cancel is still to come.
+        self._cancel_due: set[Any] = set()
         self._observed = False  # somebody watches Basic.Deliver: no direct delivery
         self._direct: dict[str, tuple[Any, object, object]] = {}
 
@@ -138,6 +140,9 @@ class Channel(PikaChannel):  # type: ignore[misc]
     ) -> str:
         """See pika.channel.Channel.basic_consume; a call that fails registers nothing."""
         consumer_tag = consumer_tag or str(self._generate_consumer_tag())
+        if consumer_tag in self._cancel_due and self.is_open:
+            # RabbitMQ closes the connection (530) for a tag that it hasn't let go of.
+            self._send_cancel(consumer_tag, lambda _: self._cancel_due.discard(consumer_tag))
         known = consumer_tag in self._consumers
         try:
             super().basic_consume(
@@ -293,8 +298,14 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if self._direct.pop(consumer_tag, None) is not None:
             self.connection.unsubscribe(self.channel_number, consumer_tag)
 
+    def on_queue_deleted(self, consumer_tag: str) -> None:
+        """Forget a consumer whose queue this channel deleted: the broker cancels it later."""
+        self.forget_consumer(consumer_tag)
+        if self.connection.consumer_cancel_notify:
+            self._cancel_due.add(consumer_tag)
+
     def forget_consumer(self, consumer_tag: str) -> None:
-        """The broker sends nothing more for this consumer."""
+        """Take note that the broker sends nothing more for this consumer."""
         self._cleanup_consumer_ref(consumer_tag)
         self._auto_ack_tags.discard(consumer_tag)
         if self._direct.pop(consumer_tag, None) is not None:
@@ -379,6 +390,24 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if self._gets:
             self._gets.popleft()
 
+    def take_cancel(self, consumer_tag: Any) -> bool:
+        """Answer the broker's Basic.Cancel; whether it concerns a consumer that is there.
+
+        RabbitMQ sends one behind DeleteOk to a channel that deleted the queue of its consumer. The
+        tag may have been taken again by then, which it was before the broker saw Basic.Consume.
+        """
+        if consumer_tag in self._cancel_due:
+            self._cancel_due.discard(consumer_tag)
+            return False
+        if consumer_tag in self._consumers and self.is_open:
+            # Since 4.3 a delivery that times out cancels its consumer, which keeps its tag until
+            # this answer. 4.3.0 to 4.3.6 don't say that they take Basic.CancelOk.
+            if self.connection.accept_consumer_cancel_ok:
+                self._send_method(spec.Basic.CancelOk(consumer_tag))
+            elif self.connection.times_out_deliveries:
+                self._send_cancel(consumer_tag, lambda _: None)
+        return True
+
     def _on_cancel(self, method_frame: frame.Method[Any]) -> None:
         self.forget_consumer(method_frame.method.consumer_tag)
 
@@ -397,6 +426,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
     def _cleanup(self) -> None:
         self._direct.clear()
         self._auto_ack_tags.clear()
+        self._cancel_due.clear()
         self._gets.clear()
         super()._cleanup()
         # The connection's belong to whichever channel has the number next.

@@ -20,6 +20,7 @@ from twisted.internet import error as twisted_error
 from twisted.python.failure import Failure
 
 from pika_twisted._guard import guarded
+from pika_twisted._requirements import numbers
 from pika_twisted.codec import chooser as _codec
 from pika_twisted.codec.methods import encode_method
 from pika_twisted.exceptions import DecodeError
@@ -251,6 +252,8 @@ class Connection(ClosingConnection):
             # Through pika's callback manager a confirm costs 11 us, three quarters of them there.
             self.inbound.frames_processed += 1
             channel.take_confirm(value)
+        elif type(method) is spec.Basic.Cancel and not channel.take_cancel(method.consumer_tag):
+            self.inbound.frames_processed += 1
         elif spec.has_content(method.INDEX):
             # pika would stop at an observer's callback and lose the method of the content.
             self.inbound.frames_processed += 1
@@ -423,6 +426,17 @@ class Connection(ClosingConnection):
     def is_rabbitmq(self) -> bool:
         """Whether the server properties say that the broker is RabbitMQ."""
         return (self.server_properties or {}).get("product") == "RabbitMQ"
+
+    @property
+    def accept_consumer_cancel_ok(self) -> bool:
+        """Whether the broker takes a Basic.CancelOk for its own Basic.Cancel (RabbitMQ 4.3.7)."""
+        return bool((self.server_capabilities or {}).get("accept_consumer_cancel_ok", False))
+
+    @property
+    def times_out_deliveries(self) -> bool:
+        """Whether the broker cancels consumers whose deliveries time out (RabbitMQ 4.3)."""
+        version = str((self.server_properties or {}).get("version", ""))
+        return self.is_rabbitmq and numbers(version) >= (4, 3)
 
     # Callbacks of users: pika's methods, kept from raising into the state machine
 

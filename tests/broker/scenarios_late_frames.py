@@ -29,8 +29,8 @@ async def deliveries_behind_channel_close(env: Env, how: str) -> None:
     """The broker closes a busy channel 20 times; nothing else on the connection notices."""
     busy, calm = env.name(), env.name()
     _, feeder = await env.open()
-    await feeder.queue_declare(busy)
-    await feeder.queue_declare(calm)
+    await feeder.queue_declare(busy, durable=True)
+    await feeder.queue_declare(calm, durable=True)
     connection = await env.connect()
     other = await connection.channel()
     calm_queue, _ = await other.basic_consume(calm, auto_ack=True)
@@ -63,3 +63,58 @@ async def deliveries_behind_channel_close(env: Env, how: str) -> None:
     feeder.basic_publish("", calm, b"still there")
     message = await env.within(10, calm_queue.get(), "the other consumer's message")
     equal(message.body, b"still there", "the other consumer")
+
+
+@scenario(interface="ours")
+async def a_tag_taken_again_after_its_queue_was_deleted(env: Env) -> None:
+    """The broker's Basic.Cancel behind DeleteOk ends the consumer before, not the new one."""
+    connection = await env.connect()
+    for round_ in range(30):
+        channel = await connection.channel()
+        channel.ack_batching = 1
+        queue = env.name()
+        await channel.queue_declare(queue, durable=True)
+        await channel.basic_consume(queue, consumer_tag="fixed", auto_ack=True)
+        await channel.queue_delete(queue)
+        declared = channel.queue_declare(queue, durable=True)
+        messages, _ = await channel.basic_consume(queue, consumer_tag="fixed", auto_ack=True)
+        await declared
+        channel.basic_publish("", queue, b"hello")
+        message = await env.within(5, messages.get(), f"the message of round {round_}")
+        equal(message.body, b"hello", "the body")
+        await channel.queue_delete(queue)
+        await env.close_channel(channel)
+
+
+@scenario(interface="ours", timeout=200.0)
+async def a_delivery_that_times_out_costs_its_consumer_only(env: Env) -> None:
+    """RabbitMQ 4.3 cancels the consumer and keeps its tag: it can be taken again at once."""
+    connection = await env.connect()
+    env.needs_rabbitmq(connection, 4, 3)
+    slow, calm = env.name(), env.name()
+    channel, other = await connection.channel(), await connection.channel()
+    arguments = {"x-queue-type": "quorum", "x-consumer-timeout": 1000}
+    await channel.queue_declare(slow, durable=True, arguments=arguments)
+    await other.queue_declare(calm, durable=True)
+    calm_queue, _ = await other.basic_consume(calm, auto_ack=True)
+    await channel.basic_qos(prefetch_count=10)
+    for number in range(3):
+        channel.basic_publish("", slow, b"%d" % number)
+    queue, tag = await channel.basic_consume(slow, consumer_tag="fixed")
+    first = await env.within(10, queue.get(), "the first message")
+    await env.until(lambda: queue.closed is not None, "the consumer is cancelled", 150)
+    check(isinstance(queue.closed, exceptions.ConsumerCancelled), repr(queue.closed))
+    equal(len(queue.pending), 0, "what still waits of the cancelled consumer")
+    again, _ = await channel.basic_consume(slow, consumer_tag=tag)
+    bodies = set()
+    while len(bodies) < 3:
+        message = await env.within(30, again.get(), f"the rest of {bodies}")
+        bodies.add(message.body)
+        channel.basic_ack(message.method.delivery_tag)
+    check(first.body in bodies, "the message that timed out comes again")
+    check(channel.is_open and connection.is_open, "channel and connection are open")
+    other.basic_publish("", calm, b"still there")
+    message = await env.within(10, calm_queue.get(), "the other consumer's message")
+    equal(message.body, b"still there", "the other consumer")
+    await channel.queue_delete(slow)
+    await other.queue_delete(calm)

@@ -17,6 +17,9 @@ from pika import amqp_object, frame, spec
 
 from tests.support.transport import FakeTransport
 
+#: Of the broker, as Connection.Start has it.
+VERSION = "3.10.8"
+
 CAPABILITIES = {
     "publisher_confirms": True,
     "exchange_exchange_bindings": True,
@@ -235,7 +238,7 @@ class Peer:
     # The handshake.
 
     def start(self, product: str = "RabbitMQ", version: tuple[int, int] = (0, 9)) -> None:
-        properties = {"product": product, "version": "3.10.8", "capabilities": dict(CAPABILITIES)}
+        properties = {"product": product, "version": VERSION, "capabilities": dict(CAPABILITIES)}
         self.send(0, spec.Connection.Start(*version, properties, "PLAIN AMQPLAIN", "en_US"))
 
     def tune(self, channel_max: int = 2047, frame_max: int = 131072, heartbeat: int = 60) -> None:
