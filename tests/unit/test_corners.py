@@ -435,12 +435,14 @@ def test_a_consumer_begun_again_while_a_cancel_of_its_tag_is_under_way(
 
 
 def test_a_consumer_begun_again_when_its_queue_is_deleted(session: Session) -> None:
-    """By whoever waited for a message: the tag is free then."""
+    """By what waited for a message: the tag is free then."""
     channel = session.channel()
     queue = session.consumer(channel)
     again = watch(queue.get().addErrback(lambda _: channel.basic_consume("r", consumer_tag="t")))
     channel.queue_delete("q")
     session.peer.send(channel, spec.Queue.DeleteOk(0))
+    session.peer.expect(spec.Basic.Cancel, consumer_tag="t")  # the broker's may be on its way
+    session.peer.send(channel, spec.Basic.CancelOk("t"))
     session.peer.expect(spec.Basic.Consume, queue="r", consumer_tag="t")
     session.peer.send(channel, spec.Basic.ConsumeOk("t"))
     messages, _ = again.result()
