@@ -121,15 +121,6 @@ class PublisherConfirms:
         self.awaited()
         return deferred
 
-    def undo_last(self) -> None:
-        """Take back the latest `expect`, whose publish was not sent. Its Deferred never fires."""
-        number = self._last
-        if number not in self._deliveries:
-            raise ValueError(f"publish {number} is not outstanding")
-        self._last -= 1
-        del self._deliveries[number]
-        self._forget(number)
-
     def wake(self) -> None:
         """Settle what has `arrived`."""
         arrived = self.arrived[:]

@@ -65,7 +65,7 @@ cdef class Backlog:
     cdef list ring
     cdef bint shown
     cdef Py_ssize_t head, length, mask
-    cdef readonly Py_ssize_t body_bytes
+    cdef readonly int64_t body_bytes
 
     def __cinit__(self, *args, **kwargs):
         self.reset()
@@ -78,7 +78,8 @@ cdef class Backlog:
         self.ring = [None] * SMALLEST_RING
         self.shown = False
         self.mask = SMALLEST_RING - 1
-        self.head = self.length = self.body_bytes = 0
+        self.head = self.length = 0
+        self.body_bytes = 0
         return 0
 
     cdef int push(self, object item) except -1:

@@ -80,6 +80,7 @@ cdef extern from *:
     bint is_short_ascii(object o)
 
 cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
     PyObject* PyBytes_FromStringAndSize_raw "PyBytes_FromStringAndSize" (
         const char*, Py_ssize_t) except NULL
     int _PyBytes_Resize(PyObject**, Py_ssize_t) except -1

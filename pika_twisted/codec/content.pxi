@@ -98,7 +98,7 @@ cdef class ChannelState:
         return 0
 
     cdef int make_room(self, Py_ssize_t needed) except -1:
-        cdef Py_ssize_t room = max(<Py_ssize_t>PREALLOCATE_MAX, 2 * self.allocated, needed)
+        cdef Py_ssize_t room = max(<Py_ssize_t>PREALLOCATE_MAX, doubled(self.allocated), needed)
         if <uint64_t>room > self.body_size:
             room = self.body_size
         if self.body is NULL:

@@ -13,8 +13,8 @@ cdef enum Step:
 cdef class FrameDecoder:
     """Bytes in, frames out; the messages of subscribed consumers go straight to their backlog."""
 
-    cdef public int64_t frame_max, max_header_size
-    cdef public uint64_t max_message_size
+    cdef int64_t largest_frame, largest_header
+    cdef uint64_t largest_message
     cdef int nesting
     cdef readonly uint64_t frames_direct, messages_direct
     #: next_frame() returns False after so many direct messages; 0: no limit.
@@ -75,6 +75,33 @@ cdef class FrameDecoder:
         PyMem_Free(self.carry)
 
     @property
+    def frame_max(self):
+        """The largest frame that is taken."""
+        return self.largest_frame
+
+    @frame_max.setter
+    def frame_max(self, value):
+        self.largest_frame = clamped(value, LARGEST_FRAME)
+
+    @property
+    def max_header_size(self):
+        """The largest header frame that is taken, where that is more."""
+        return self.largest_header
+
+    @max_header_size.setter
+    def max_header_size(self, value):
+        self.largest_header = clamped(value, LARGEST_FRAME)
+
+    @property
+    def max_message_size(self):
+        """The longest body that is taken."""
+        return self.largest_message
+
+    @max_message_size.setter
+    def max_message_size(self, value):
+        self.largest_message = LARGEST_SIZE if value > LARGEST_SIZE else value
+
+    @property
     def max_nesting(self):
         """How deep tables and arrays may lie in the outermost table."""
         return self.nesting
@@ -88,7 +115,7 @@ cdef class FrameDecoder:
     @property
     def buffered(self):
         """Octets that were fed and could not be used yet."""
-        return self.carried + (self.end - self.at) + sum(map(len, self.later))
+        return <int64_t>self.carried + (self.end - self.at) + sum(map(len, self.later))
 
     @property
     def ready(self):
@@ -194,20 +221,31 @@ cdef class FrameDecoder:
         self.chunk = None
         self.at = self.end = NULL
         if not self.later:
+            if self.carried == 0:
+                self.drop_large_carry()
             return False
         later, self.later = self.later, []
         self.open_chunk(b"".join(later))
         return True
+
+    cdef void drop_large_carry(self) noexcept:
+        """After a long frame that came in parts: a connection lives for months."""
+        if self.carry_size > CARRY_KEPT:
+            PyMem_Free(self.carry)
+            self.carry = NULL
+            self.carry_size = 0
 
     cdef int carry_up_to(self, Py_ssize_t wanted) except -1:
         """Move octets of the chunk behind those carried, until ``wanted`` are there: 1, else 0."""
         cdef Py_ssize_t count = min(wanted - self.carried, self.end - self.at)
         cdef unsigned char* bigger
         cdef Py_ssize_t size = self.carried + count
+        if self.carried == 0:
+            self.drop_large_carry()
         if size > self.carry_size:
             # At least doubled, so that octets are moved once on average; never more than the
             # frame, whose size is within the limit.
-            size = min(wanted, max(size, 2 * self.carry_size, 512))
+            size = min(wanted, max(size, doubled(self.carry_size), <Py_ssize_t>512))
             bigger = <unsigned char*>PyMem_Realloc(self.carry, size)
             if bigger is NULL:
                 raise MemoryError
@@ -334,15 +372,15 @@ cdef class FrameDecoder:
 
     cdef int read_head(self, octets head) except -1:
         """Check what can be known before the payload is there; a refused frame isn't awaited."""
-        cdef int64_t limit = self.frame_max
+        cdef int64_t limit = self.largest_frame
         cdef int64_t size = load_u32(head + 3)
         self.frame_type = head[0]
         self.channel_number = load_u16(head + 1)
         if self.frame_type == HEADER_FRAME or self.frame_type == BODY_FRAME:
             if self.channel_number == 0:
                 raise DecodeError(FRAME_ERROR, "content on channel 0")
-            if self.frame_type == HEADER_FRAME and limit < self.max_header_size:
-                limit = self.max_header_size
+            if self.frame_type == HEADER_FRAME and limit < self.largest_header:
+                limit = self.largest_header
         elif self.frame_type == HEARTBEAT_FRAME:
             if self.channel_number != 0:
                 raise DecodeError(FRAME_ERROR, f"heartbeat on channel {self.channel_number}")
@@ -537,7 +575,7 @@ cdef class FrameDecoder:
         body_size = load_u64(payload + 4)
         state.awaited = CONTENT_BODY
         state.body_size = state.missing = body_size
-        if body_size > self.max_message_size:
+        if body_size > self.largest_message:
             state.swallowed = True
             return OversizedContent(
                 self.channel_number, state.method, body_size, self.max_message_size

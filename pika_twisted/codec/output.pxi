@@ -22,7 +22,8 @@ cdef inline void store_u64(unsigned char* at, uint64_t value) noexcept nogil:
 cdef class OutputBuffer:
     """Encoded frames of all channels of one connection, in the order of the calls."""
 
-    cdef readonly bint held
+    #: Whether what is encoded may wait until the buffer is full.
+    cdef public bint held
     #: Whether anything may wait at all: only where the transport flushes us before it ends.
     cdef public bint can_hold
     #: How many writes of this turn of the reactor went out at the call.
@@ -32,7 +33,7 @@ cdef class OutputBuffer:
     cdef public list ledgers, delayed
     #: Where `write()` writes; None: nowhere.
     cdef public object transport
-    cdef public Py_ssize_t limit
+    cdef readonly Py_ssize_t limit
     cdef readonly uint64_t frames
     cdef public uint64_t bytes_written, frames_written
     cdef Py_ssize_t largest_frame
@@ -44,7 +45,7 @@ cdef class OutputBuffer:
 
     def __cinit__(self, *, frame_max=131072, limit=65536):
         self.frame_max = frame_max
-        self.limit = limit
+        self.limit = <Py_ssize_t>clamped(limit, LARGEST_SIZE // 2)
         self.ledgers = []
         self.delayed = []
 
@@ -57,17 +58,13 @@ cdef class OutputBuffer:
         return self.largest_frame
 
     @frame_max.setter
-    def frame_max(self, Py_ssize_t value):
+    def frame_max(self, value):
         if value <= FRAME_OVERHEAD:
             raise ValueError(f"frame_max must be more than {FRAME_OVERHEAD}, not {value}")
-        self.largest_frame = value
+        self.largest_frame = <Py_ssize_t>clamped(value, LARGEST_FRAME)
 
     def __len__(self):
         return self.used
-
-    def hold(self, bint held):
-        """Whether what is encoded may wait until the buffer is full."""
-        self.held = held
 
     cpdef write_out(self):
         """Write everything that was encoded."""
@@ -129,11 +126,14 @@ cdef class OutputBuffer:
     cdef int grow(self, Py_ssize_t count) except -1:
         # After a full buffer one of the same size: growing to it copied each octet twice, and went
         # beyond the 128 KiB from where on malloc maps fresh pages; a third of a publish's cost.
-        cdef Py_ssize_t size = max(
-            self.used + count, 2 * self.size, self.expected + self.expected // 16,
+        cdef Py_ssize_t size
+        cdef PyObject* bigger
+        if count > LARGEST_SIZE - self.used:
+            raise MemoryError(f"the output buffer can't hold {self.used} and {count} bytes")
+        size = max(
+            self.used + count, doubled(self.size), self.expected + self.expected // 16,
             <Py_ssize_t>FIRST_ROOM
         )
-        cdef PyObject* bigger
         # Not realloc: where that fails it takes away what was encoded before.
         bigger = PyBytes_FromStringAndSize_raw(NULL, size)
         if self.octets is not NULL:
@@ -178,10 +178,14 @@ cdef class OutputBuffer:
         """The body, in frames of at most frame_max octets."""
         cdef Py_ssize_t step = self.largest_frame - FRAME_OVERHEAD
         cdef Py_ssize_t count
+        cdef int64_t all_frames
         if size > step:
             # All the room at once: growing bit by bit would move a large body's frames again.
-            self.room(size + (size // step + 1) * FRAME_OVERHEAD)
-            self.used -= size + (size // step + 1) * FRAME_OVERHEAD
+            all_frames = size + (<int64_t>(size // step) + 1) * FRAME_OVERHEAD
+            if all_frames > LARGEST_SIZE:
+                raise MemoryError(f"no buffer can hold the {all_frames} bytes of the body's frames")
+            self.room(<Py_ssize_t>all_frames)
+            self.used -= <Py_ssize_t>all_frames
         while size > 0:
             count = min(size, step)
             memcpy(self.frame(BODY_FRAME, channel, count), at, count)

@@ -39,7 +39,7 @@ cdef enum:
     PREALLOCATE_MAX = 16 << 20
     # Longer properties are not remembered to be compared with the next message's.
     LARGEST_SEEN = 4096
-    # A partial frame's buffer is kept for the next one unless it grew beyond this.
+    # A partial frame's buffer is kept for the next one unless it has grown beyond this.
     CARRY_KEPT = 256 << 10
     # An output buffer is handed over as it is from this size on; below, copying is cheaper than
     # allocating a new one.
@@ -47,3 +47,19 @@ cdef enum:
     FIRST_ROOM = 1024
     # Tables in tables, at most, in both directions; the stack of a thread is finite.
     MAX_NESTING = 1000
+
+
+# Sizes on the wire have 32 bits, or 64; what can be held here has 31 where a pointer has 32. Limits
+# are clamped to that, so that a size within them can be added to what belongs around it: frame,
+# object header, the octets of a short string.
+cdef Py_ssize_t LARGEST_SIZE = PY_SSIZE_T_MAX - 1024
+cdef int64_t LARGEST_FRAME = min(<int64_t>LARGEST_SIZE, <int64_t>0xFFFFFFFF + FRAME_OVERHEAD)
+
+
+cdef inline Py_ssize_t doubled(Py_ssize_t size) noexcept nogil:
+    return 2 * size if size < LARGEST_SIZE // 2 else LARGEST_SIZE
+
+
+cdef int64_t clamped(object limit, int64_t largest) except? -1:
+    """A limit that can't overflow; negative ones stay, and let nothing through."""
+    return largest if limit > largest else limit

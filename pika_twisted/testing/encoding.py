@@ -56,7 +56,7 @@ def content_frames(channel: int, properties: Any, body: bytes, frame_max: int) -
     buffer = _buffers.get(frame_max)
     if buffer is None:
         buffer = _buffers[frame_max] = OutputBuffer(frame_max=frame_max or 1 << 30)
-        buffer.hold(True)
+        buffer.held = True
     buffer.channel(channel).publish("", "", body, properties)
     return buffer.take()[_PUBLISH_SIZE:]
 

@@ -73,7 +73,7 @@ class Outbound:
                 timer.cancel()
         self.buffer.transport = None
         self.buffer.can_hold = False
-        self.buffer.hold(False)
+        self.buffer.held = False
         self.buffer.ledgers, self.buffer.delayed = [], []
 
     def _flushing_first(
@@ -117,7 +117,7 @@ class Outbound:
         if buffer.writes <= EAGER_WRITES:
             self.flush()
         else:
-            buffer.hold(True)
+            buffer.held = True
             self._await_end_of_turn()
 
     def hold_acks(self, ledger: Any) -> None:
@@ -147,5 +147,5 @@ class Outbound:
     def _on_end_of_turn(self) -> None:
         self._end_of_turn = None
         self.buffer.writes = 0
-        self.buffer.hold(False)
+        self.buffer.held = False
         self.flush()

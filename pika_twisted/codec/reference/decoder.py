@@ -38,7 +38,7 @@ from .fields import (
     Return,
     decode_method,
 )
-from .output import ChannelEncoder, OutputBuffer
+from .output import LARGEST_FRAME, LARGEST_SIZE, ChannelEncoder, OutputBuffer
 from .read_loop import ReadLoop
 
 __all__ = [
@@ -113,8 +113,26 @@ class _Content:
         self.blocks[-1] += payload
 
 
+def _clamped(name: str, largest: int) -> Any:
+    """A limit that is no more than what the compiled twin can hold on this machine."""
+    private = f"_{name}"
+
+    def get(self: Any) -> int:
+        limit: int = getattr(self, private)
+        return limit
+
+    def set_(self: Any, limit: int) -> None:
+        setattr(self, private, min(limit, largest))
+
+    return property(get, set_)
+
+
 class FrameDecoder:
     """Bytes in, frames out; the messages of subscribed consumers go straight to their backlog."""
+
+    frame_max = _clamped("frame_max", LARGEST_FRAME)
+    max_header_size = _clamped("max_header_size", LARGEST_FRAME)
+    max_message_size = _clamped("max_message_size", LARGEST_SIZE)
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
@@ -12,6 +13,9 @@ from pika import frame, spec
 from pika_twisted.codec.to_wire import Writer, body_octets, encode_properties
 
 _FRAME_OVERHEAD = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE
+#: Sizes have 32 bits on the wire, and here as many as the compiled twin can hold.
+LARGEST_SIZE = sys.maxsize - 1024
+LARGEST_FRAME = min(LARGEST_SIZE, 0xFFFFFFFF + _FRAME_OVERHEAD)
 _FRAME_MIN_SIZE = 4096  # of AMQP 0-9-1; pika 1.5 has another
 
 
@@ -30,7 +34,7 @@ class OutputBuffer:
         #: Where `write()` writes; None: nowhere.
         self.transport: Any = None
         self.frame_max = frame_max
-        self.limit = limit
+        self.limit = min(limit, LARGEST_SIZE // 2)
         self.frames = 0
         self.bytes_written = 0
         self.frames_written = 0
@@ -40,8 +44,15 @@ class OutputBuffer:
     def __len__(self) -> int:
         return len(self._octets)
 
-    def hold(self, held: bool) -> None:
-        self.held = held
+    @property
+    def frame_max(self) -> int:
+        return self._frame_max
+
+    @frame_max.setter
+    def frame_max(self, value: int) -> None:
+        if value <= _FRAME_OVERHEAD:
+            raise ValueError(f"frame_max must be more than {_FRAME_OVERHEAD}, not {value}")
+        self._frame_max = min(value, LARGEST_FRAME)
 
     def write_out(self) -> None:
         frames = self.frames - self._frames_taken

@@ -167,20 +167,6 @@ def test_an_absurd_tag_costs_nothing(confirms: PublisherConfirms) -> None:
     later.result()
 
 
-def test_undoing_gives_the_number_to_the_next(confirms: PublisherConfirms) -> None:
-    publish(confirms, mandatory=True)
-    undone = publish(confirms, mandatory=True)
-    confirms.undo_last()
-    outcome = publish(confirms)
-    confirms.confirm(ack(2))
-    outcome.result()
-    assert undone.pending
-    with pytest.raises(ValueError, match="2 is not outstanding"):
-        confirms.undo_last()
-    confirms.confirm(ack(1))
-    assert_empty(confirms)
-
-
 # Nacks and returns
 
 

@@ -176,7 +176,7 @@ def wide_table(codec: Any, size: int) -> Callable[[], Any]:
 def publishes(codec: Any, size: int) -> Callable[[], Any]:
     def work() -> None:
         output = codec.OutputBuffer()
-        output.hold(True)
+        output.held = True
         encoder = output.channel(1)
         for number in range(size):
             encoder.publish("", "q", b"body", PROPERTIES)

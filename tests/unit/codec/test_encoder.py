@@ -217,7 +217,7 @@ def test_publish_copies_at_the_call(output: Any) -> None:
     body = bytearray(b"before")
     properties = spec.BasicProperties(headers={"k": "before"})
     expected = pika_publish(1, "", "q", bytes(body), properties)
-    output.hold(True)
+    output.held = True
     output.channel(1).publish("", "q", body, properties)
     body[:] = b"after!!"
     properties.headers["k"] = "after"  # type: ignore[index]
@@ -433,7 +433,7 @@ def test_whether_to_flush(codec: Any) -> None:
     assert encoder.ack(1) is True
     assert encoder.publish("", "q", b"") is True
     output.take()
-    output.hold(True)
+    output.held = True
     assert encoder.ack(1) is False
     assert encoder.nack(1) is False
     assert encoder.reject(1) is False
@@ -447,7 +447,7 @@ def test_whether_to_flush(codec: Any) -> None:
     assert len(output) >= 1000
     output.take()
     assert encoder.ack(1) is False
-    output.hold(False)
+    output.held = False
     assert encoder.ack(1) is True
 
 
@@ -456,7 +456,7 @@ def test_a_channel_that_is_not_open_encodes_nothing(output: Any) -> None:
     encoder = output.channel(1)
     assert encoder.open
     encoder.open = False
-    output.hold(True)
+    output.held = True
     assert encoder.ack(1) is True
     assert encoder.nack(1) is True
     assert encoder.reject(1) is True
@@ -471,7 +471,7 @@ def test_defaults(codec: Any) -> None:
     output = codec.OutputBuffer()
     assert (output.frame_max, output.held, output.frames, len(output)) == (131072, False, 0, 0)
     encoder = output.channel(1)
-    output.hold(True)
+    output.held = True
     assert encoder.publish("", "q", b"x" * 60_000) is False
     assert encoder.publish("", "q", b"x" * 6_000) is True
 
@@ -486,7 +486,7 @@ def test_growing_at_every_border(codec: Any, what: str, before: int) -> None:
     }.get(what, [*range(0, 1400, 3), *range(4000, 4200), 70_000])
     for size in sizes:
         output = codec.OutputBuffer(frame_max=131072)
-        output.hold(True)
+        output.held = True
         encoder = output.channel(1)
         filling = pika_publish(1, "", "", bytes(before), frame_max=131072) if before else b""
         if before:
@@ -513,7 +513,7 @@ def test_growing_at_every_border(codec: Any, what: str, before: int) -> None:
 def test_many_small_frames(codec: Any, limit: int) -> None:
     """The buffer grows under acks, whatever its limit; taking starts it anew."""
     output = codec.OutputBuffer(limit=limit)
-    output.hold(True)
+    output.held = True
     encoder = output.channel(1)
     for count in (1, 2, 3, 100, 5000, 7):
         for tag in range(count):
