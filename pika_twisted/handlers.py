@@ -25,6 +25,7 @@ from pika_twisted.channel.queue import ReceivedMessage
 from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.deferreds.waiters import Waiters
 
+from . import _instruments
 from ._arguments import check_seconds, check_whole
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -336,7 +337,7 @@ def consume(
         concurrency=concurrency,
         on_error=on_error,
         timeout=timeout,
-        around=around,
+        around=_instruments.around(queue, around),
         reactor=reactor,
         subscription={
             "exclusive": exclusive,

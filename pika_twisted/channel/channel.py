@@ -14,6 +14,7 @@ from pika import exceptions as pika_exceptions
 from pika import frame, spec
 from twisted.internet import defer
 
+from pika_twisted import _instruments
 from pika_twisted._arguments import check_auto_ack
 from pika_twisted._guard import guarded
 from pika_twisted._reasons import fresh_exception
@@ -64,10 +65,14 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
             channel.twisted_channel = self
             channel.encoder.flush = channel.flush
             self._shorten(channel.encoder)
+            if "basic_publish" in vars(channel):  # a tool has wrapped it, for spans perhaps
+                channel.publish = self.basic_publish
+                self.basic_publish = channel.basic_publish  # type: ignore[method-assign]
         self.on_closed: defer.Deferred[Any] = defer.Deferred()
         channel.add_callback(self._on_getempty, [spec.Basic.GetEmpty], False)
         channel.add_on_close_callback(self._on_channel_closed)
         channel.add_on_cancel_callback(self._on_consumer_cancelled_by_broker)
+        _instruments.on_channel(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} channel={self._channel!r}>"

@@ -331,6 +331,16 @@ class Connection(ClosingConnection):
         on_open_callback: Callable[..., Any] | None = None,
     ) -> Channel:
         """Open a channel. See pika.connection.Connection.channel; a number in use is refused."""
+        # Tools such as OpenTelemetry's instrumentation of pika wrap pika's method of this name.
+        wrapper = getattr(vars(pika.connection.Connection)["channel"], "_self_wrapper", None)
+        if wrapper is None:
+            return self._open_channel(channel_number, on_open_callback)
+        opened: Channel = wrapper(self._open_channel, self, (channel_number, on_open_callback), {})
+        return opened
+
+    def _open_channel(
+        self, channel_number: int | None, on_open_callback: Callable[..., Any] | None
+    ) -> Channel:
         if channel_number is not None:
             limit = self.params.channel_max or pika.channel.MAX_CHANNELS
             if isinstance(channel_number, bool) or not isinstance(channel_number, int):
