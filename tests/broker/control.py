@@ -16,8 +16,8 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.broker.guardian import marked_processes
 from tests.broker.installation import Installation, NodeError
+from tests.broker.reaper import marked_processes
 
 STATE_FILE = "node.json"
 FOUND_WITHIN = 5.0

@@ -11,7 +11,7 @@ import pika
 from twisted.internet import defer, endpoints, protocol, ssl, threads
 from twisted.python.failure import Failure
 
-from tests.broker import witness
+from tests.broker import second_client
 from tests.broker.broker import Broker
 from tests.broker.control import Control
 from tests.broker.proxy import Proxy
@@ -208,11 +208,11 @@ class Env:
 
     def count(self, queue: str) -> defer.Deferred[int]:
         """How many messages are ready in the queue."""
-        return self.thread(witness.count, self.broker, queue)
+        return self.thread(second_client.count, self.broker, queue)
 
     def take_all(self, queue: str) -> defer.Deferred[list[Any]]:
         """Take every ready message out of the queue: (method, properties, body) each."""
-        return self.thread(witness.take_all, self.broker, queue)
+        return self.thread(second_client.take_all, self.broker, queue)
 
     async def settled(self, queue: str, expected: int, timeout: float = PATIENCE) -> None:
         """Wait until the queue holds so many ready messages; acks and requeues take a moment."""
@@ -266,7 +266,7 @@ class Env:
         for proxy in self.proxies:
             await proxy.stop()
         if self.names:
-            await self.thread(witness.delete, self.broker, self.names)
+            await self.thread(second_client.delete, self.broker, self.names)
 
 
 def as_deferred(awaitable: Awaitable[Any]) -> defer.Deferred[Any]:

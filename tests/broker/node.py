@@ -24,8 +24,8 @@ from typing import Any
 from tests.broker.broker import ENVIRONMENT, Broker
 from tests.broker.certificates import CertificateFiles, write_certificates
 from tests.broker.control import Control, NodeState
-from tests.broker.guardian import MARK, kill_marked, start_guardian
 from tests.broker.installation import Installation, NodeError, find_installation
+from tests.broker.reaper import MARK, kill_marked, start_reaper
 from tests.broker.registry import REACTORS
 
 USER, PASSWORD = "guest", "guest"
@@ -109,7 +109,7 @@ def definitions() -> dict[str, object]:
 class Node(Control):
     """A node of our own. `Node.create()` starts it, `remove()` stops it and deletes its folder."""
 
-    _guardian: subprocess.Popen[str] | None = None
+    _reaper: subprocess.Popen[str] | None = None
     _children: list[subprocess.Popen[bytes]]
 
     def __init__(self, folder: str | Path) -> None:
@@ -122,9 +122,9 @@ class Node(Control):
         if sys.platform != "linux":
             raise NodeError("the private node needs Linux; set AMQP_URL to a running broker")
         node = cls(_new_folder(cluster_with))
-        if Node._guardian is None or Node._guardian.poll() is not None:
-            Node._guardian = start_guardian()
-        node._tell_guardian("watch")
+        if Node._reaper is None or Node._reaper.poll() is not None:
+            Node._reaper = start_reaper()
+        node._tell_reaper("watch")
         atexit.register(node.remove)
         if cluster_with is None:
             node._spawn(["epmd", "-port", str(node.state.epmd_port), "-address", "127.0.0.1"])
@@ -190,7 +190,7 @@ class Node(Control):
         if left:
             raise NodeError(f"processes of the private node would not end: {left}")
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._tell_guardian("forget")
+        self._tell_reaper("forget")
         atexit.unregister(self.remove)
 
     def output(self, lines: int = 30) -> str:
@@ -218,10 +218,10 @@ class Node(Control):
     def _reap(self) -> None:
         self._children = [child for child in self._children if child.poll() is None]
 
-    def _tell_guardian(self, verb: str) -> None:
-        guardian = Node._guardian
-        if guardian is not None and guardian.poll() is None and guardian.stdin is not None:
-            guardian.stdin.write(f"{verb} {self.state.mark} {self.folder}\n")
+    def _tell_reaper(self, verb: str) -> None:
+        reaper = Node._reaper
+        if reaper is not None and reaper.poll() is None and reaper.stdin is not None:
+            reaper.stdin.write(f"{verb} {self.state.mark} {self.folder}\n")
 
 
 def _new_folder(cluster_with: Node | None) -> Path:

@@ -1,4 +1,4 @@
-"""Books that must balance: what was confirmed is there, what was unroutable was told, exactly.
+"""Numbers that must balance: what was confirmed is there, what was unroutable was told, exactly.
 
 In a long run (PIKA_TWISTED_TEST_LONG=1) with the full numbers.
 """
@@ -28,7 +28,7 @@ LAST = b"the last"
 PERSISTENTLY = pika.BasicProperties(delivery_mode=2)
 
 
-class Books:
+class PublishLog:
     """What became of the publishes to one durable queue."""
 
     def __init__(self, env: Env, queue: str) -> None:
@@ -102,35 +102,35 @@ async def no_confirmed_message_is_lost(env: Env) -> None:
             await channel.queue_declare(f"audit-{kind}-{number}", durable=True, arguments=arguments)
     await env.thread(node.evaluate, WRITE_DOWN)
     for number in range(KILLS):
-        books = [Books(env, f"audit-{kind}-{number}") for kind in KINDS]
-        publishing = [as_deferred(each.publish()) for each in books]
+        logs = [PublishLog(env, f"audit-{kind}-{number}") for kind in KINDS]
+        publishing = [as_deferred(each.publish()) for each in logs]
         enough = random.randrange(PERSISTENT // 10, PERSISTENT)
         await env.until(
-            lambda: all(len(each.confirmed) >= enough for each in books),  # noqa: B023
+            lambda: all(len(each.confirmed) >= enough for each in logs),  # noqa: B023
             f"{enough} confirmed", timeout=120,
         )  # fmt: skip
         await env.thread(node.kill)
         await env.within(20, defer.gatherResults(publishing), "publishing ended")
         await env.until(
-            lambda: all(each.settled == each.published for each in books),  # noqa: B023
+            lambda: all(each.settled == each.published for each in logs),  # noqa: B023
             "every publish settled", timeout=1,
         )  # fmt: skip
         await env.thread(node.start)
-        for each in books:
-            await check_books(env, each)
+        for each in logs:
+            await check_log(env, each)
 
 
-async def check_books(env: Env, books: Books) -> None:
-    found = await env.within(120, books.read_back(), f"{books.queue} read back")
-    lost = books.confirmed - set(found)
+async def check_log(env: Env, log: PublishLog) -> None:
+    found = await env.within(120, log.read_back(), f"{log.queue} read back")
+    lost = log.confirmed - set(found)
     print(
-        f"{books.queue}: {books.published} published, {len(books.confirmed)} confirmed, "
-        f"failed {dict(books.failed)}, {len(found)} found, {len(lost)} confirmed and lost"
+        f"{log.queue}: {log.published} published, {len(log.confirmed)} confirmed, "
+        f"failed {dict(log.failed)}, {len(found)} found, {len(lost)} confirmed and lost"
     )
-    equal(lost, set(), f"confirmed and lost, of {books.queue}")
-    check(set(found) <= {b"%d" % n for n in range(books.published)}, "nothing else was found")
-    equal(len(found), len(set(found)), f"found in {books.queue}, each once")
-    check(books.failed, "the broker was killed amid publishes")
+    equal(lost, set(), f"confirmed and lost, of {log.queue}")
+    check(set(found) <= {b"%d" % n for n in range(log.published)}, "nothing else was found")
+    equal(len(found), len(set(found)), f"found in {log.queue}, each once")
+    check(log.failed, "the broker was killed amid publishes")
 
 
 @scenario(interface="ours", timeout=300 if LONG else 60, beside=LONG)

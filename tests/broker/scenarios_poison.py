@@ -12,7 +12,7 @@ from typing import Any
 
 import pika
 
-from tests.broker import witness
+from tests.broker import second_client
 from tests.broker.env import Env, check, equal
 from tests.broker.registry import scenario
 from tests.broker.scenarios_consume import PATHS
@@ -99,7 +99,7 @@ async def poison(env: Env, name: str, direct: bool) -> None:
     channel.basic_publish("", queue, b"before")
     await env.settled(queue, 1)
     accepted = await env.thread(
-        witness.publish_raw, env.broker, queue, b"poison", RawProperties(POISON[name])
+        second_client.publish_raw, env.broker, queue, b"poison", RawProperties(POISON[name])
     )
     check(accepted or name not in TAKEN, "the broker refused it")
     channel.basic_publish("", queue, b"after")

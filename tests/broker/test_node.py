@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.broker.broker import Broker
-from tests.broker.guardian import marked_processes
 from tests.broker.installation import Installation, NodeError, find_installation, folder_of
 from tests.broker.node import create_node
 from tests.broker.pool import ROOT
+from tests.broker.reaper import marked_processes
 
 
 def is_listening(port: int) -> bool:

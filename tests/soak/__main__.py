@@ -85,14 +85,14 @@ class Soak:
 
     async def run(self) -> None:
         """All of it, until everything is closed."""
-        from tests.soak.books import Books
         from tests.soak.loads import DropInLoad, ServiceLoad
+        from tests.soak.message_log import MessageLog
 
         arguments = self.arguments
         for kind in (ServiceLoad, DropInLoad):
-            books = Books(int(arguments.rate * (arguments.seconds + 60)))
+            log = MessageLog(int(arguments.rate * (arguments.seconds + 60)))
             self.loads.append(
-                kind(self.env, self.cutter.port, books, arguments.rate, arguments.channels)
+                kind(self.env, self.cutter.port, log, arguments.rate, arguments.channels)
             )
         for load in self.loads:
             await self.env.within(60, load.start(), f"{load.name} started")
@@ -102,7 +102,7 @@ class Soak:
         for load in self.loads:
             await self.env.within(60, load.stop(), f"{load.name} stopped")
             self.problems += [
-                f"{load.name}: {text}" for text in load.books.problems(may_fail=load.may_fail)
+                f"{load.name}: {text}" for text in load.log.problems(may_fail=load.may_fail)
             ]
             await self._check_broker(load)
         self.problems.remove("stopped before its end")

@@ -1,4 +1,4 @@
-"""What a soak does: the recovering service, and beside it the drop-in classes, each with its books.
+"""What a soak does: the recovering service, and beside it the drop-in classes, each with its log.
 
 Both publish with confirms, consume, and open and close channels all the time, through a proxy that
 cuts their connections.
@@ -17,7 +17,7 @@ from twisted.logger import Logger
 import pika_twisted
 from pika_twisted.recovery.service import RecoveringService
 from tests.broker.env import Env, OneShot
-from tests.soak.books import Books
+from tests.soak.message_log import MessageLog
 
 IN_FLIGHT = 200
 TICK = 0.1  # seconds between two handfuls of publishes
@@ -45,10 +45,10 @@ class Load:
     queues: tuple[str, ...]
     may_fail: bool  # whether a publish may fail when its connection does
 
-    def __init__(self, env: Env, port: int, books: Books, rate: float, channels: float) -> None:
+    def __init__(self, env: Env, port: int, log: MessageLog, rate: float, channels: float) -> None:
         self.env = env
         self.port = port
-        self.books = books
+        self.log = log
         self.rate = rate
         self.channel_pause = 1 / channels
         self.working = True
@@ -78,8 +78,8 @@ class Load:
         self.working = False
         await defer.gatherResults(self._loops)
         await self.env.until(
-            lambda: not self.books.pending and not self.books.missing(),
-            f"{self.name}: {self.books}",
+            lambda: not self.log.pending and not self.log.missing(),
+            f"{self.name}: {self.log}",
             timeout=90,
         )
 
@@ -105,26 +105,26 @@ class Load:
 
     async def _publish_all(self) -> None:
         owed = 0.0
-        while self.working and not self.books.full:
+        while self.working and not self.log.full:
             owed += self.rate * TICK
-            while owed >= 1 and not self.books.full:
+            while owed >= 1 and not self.log.full:
                 owed -= 1
-                if self.can_publish() and self.books.pending < IN_FLIGHT:
+                if self.can_publish() and self.log.pending < IN_FLIGHT:
                     self._publish_one()
             await self.env.sleep(TICK * random.uniform(0.5, 1.5))
 
     def _publish_one(self) -> None:
-        number, body, properties = self.books.next_message()
+        number, body, properties = self.log.next_message()
         publishing = self.publish(random.choice(self.queues), body, properties)
-        publishing.addCallback(self.books.settle, number, False)
+        publishing.addCallback(self.log.settle, number, False)
         if self.may_fail:
             publishing.addErrback(self._on_lost_publish, number)
         else:
-            publishing.addErrback(self.books.settle, number, True)
+            publishing.addErrback(self.log.settle, number, True)
 
     def _on_lost_publish(self, failure: Any, number: int) -> None:
         failure.trap(*LOST)
-        self.books.settle(failure, number, True)
+        self.log.settle(failure, number, True)
 
     async def _use_channels(self) -> None:
         while self.working:
@@ -160,7 +160,7 @@ class Load:
 
     def __str__(self) -> str:
         return (
-            f"{self.name}: {self.books}; {self.reconnects} reconnects, {self.channels_opened:,}"
+            f"{self.name}: {self.log}; {self.reconnects} reconnects, {self.channels_opened:,}"
             f" channels, {self.refused:,} refused, {self.interrupted} interrupted"
         )
 
@@ -202,11 +202,11 @@ class ServiceLoad(Load):
             await self.env.sleep(random.random() / 50)
         if random.random() < 0.002:
             raise Hiccup("on purpose")
-        self.books.take(message)
+        self.log.take(message)
 
     async def _iterate(self) -> None:
         async for message in self._messages:
-            self.books.take(message)
+            self.log.take(message)
             message.ack()
 
     async def stop(self) -> None:
@@ -239,7 +239,7 @@ class DropInLoad(Load):
 
     @defer.inlineCallbacks
     def _run(self) -> Generator[Any, Any, None]:
-        while self.working or self.books.missing():
+        while self.working or self.log.missing():
             try:
                 yield self._session()
             except LOST:
@@ -266,7 +266,7 @@ class DropInLoad(Load):
             self._first.callback(None)
         while True:
             message = yield messages.get()
-            self.books.take(message)
+            self.log.take(message)
             message.channel.basic_ack(message.method.delivery_tag)
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""The books and the memory line of the soak: what they must notice, they notice."""
+"""The message log and the memory line of the soak: what they must notice, they notice."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.soak.books import CONTENT, LARGEST, Books, draw_size
 from tests.soak.memory import Memory, Sample, allocated, resident, slope
+from tests.soak.message_log import CONTENT, LARGEST, MessageLog, draw_size
 
 
-def publish(books: Books, *, confirmed: bool = True) -> Any:
+def publish(log: MessageLog, *, confirmed: bool = True) -> Any:
     """Publish one; the message that then comes."""
-    number, body, properties = books.next_message()
-    books.settle(None, number, not confirmed)
+    number, body, properties = log.next_message()
+    log.settle(None, number, not confirmed)
     return SimpleNamespace(
         body=body, properties=properties, method=SimpleNamespace(redelivered=False)
     )
@@ -26,65 +26,65 @@ def again(message: Any, *, redelivered: bool = True, **changes: Any) -> Any:
     return SimpleNamespace(**{**vars(message), **changes, "method": method})
 
 
-def test_books_that_balance() -> None:
-    books = Books(10)
+def test_a_log_that_balances() -> None:
+    log = MessageLog(10)
     for _ in range(10):
-        books.take(publish(books))
-    assert books.full
-    assert books.problems(may_fail=False) == []
+        log.take(publish(log))
+    assert log.full
+    assert log.problems(may_fail=False) == []
 
 
 def test_a_message_may_come_again_when_it_says_so() -> None:
-    books = Books(1)
-    message = publish(books)
-    books.take(message)
-    books.take(again(message))
-    assert (books.handled, books.again, books.redelivered) == (1, 1, 1)
-    assert books.problems(may_fail=False) == []
+    log = MessageLog(1)
+    message = publish(log)
+    log.take(message)
+    log.take(again(message))
+    assert (log.handled, log.again, log.redelivered) == (1, 1, 1)
+    assert log.problems(may_fail=False) == []
 
 
-def lose_one(books: Books) -> None:
-    publish(books)
+def lose_one(log: MessageLog) -> None:
+    publish(log)
 
 
-def duplicate_one(books: Books) -> None:
-    message = publish(books)
-    books.take(message)
-    books.take(message)
+def duplicate_one(log: MessageLog) -> None:
+    message = publish(log)
+    log.take(message)
+    log.take(message)
 
 
-def change_one(books: Books) -> None:
-    message = publish(books)
-    books.take(again(message, body=message.body + b"x"))
+def change_one(log: MessageLog) -> None:
+    message = publish(log)
+    log.take(again(message, body=message.body + b"x"))
 
 
-def exchange_one(books: Books) -> None:
-    message = publish(books)
+def exchange_one(log: MessageLog) -> None:
+    message = publish(log)
     while not message.body:
-        books.take(message)
-        message = publish(books)
-    books.take(again(message, body=bytes([message.body[0] ^ 1]) + message.body[1:]))
+        log.take(message)
+        message = publish(log)
+    log.take(again(message, body=bytes([message.body[0] ^ 1]) + message.body[1:]))
 
 
-def invent_one(books: Books) -> None:
-    books.take(publish(Books(1)))
-    other = Books(9)
+def invent_one(log: MessageLog) -> None:
+    log.take(publish(MessageLog(1)))
+    other = MessageLog(9)
     for _ in range(9):
         message = publish(other)
-    books.take(message)
+    log.take(message)
 
 
-def settle_twice(books: Books) -> None:
-    books.take(publish(books))
-    books.settle(None, 1, False)
+def settle_twice(log: MessageLog) -> None:
+    log.take(publish(log))
+    log.settle(None, 1, False)
 
 
-def never_settle(books: Books) -> None:
-    books.next_message()
+def never_settle(log: MessageLog) -> None:
+    log.next_message()
 
 
-def fail_one(books: Books) -> None:
-    publish(books, confirmed=False)
+def fail_one(log: MessageLog) -> None:
+    publish(log, confirmed=False)
 
 
 WRONG = {
@@ -100,24 +100,24 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_books_that_do_not_balance(text: str) -> None:
-    books = Books(200)
-    books.take(publish(books))
-    assert books.problems(may_fail=False) == []
-    WRONG[text](books)
-    assert text in " ".join(books.problems(may_fail=False))
+def test_a_log_that_does_not_balance(text: str) -> None:
+    log = MessageLog(200)
+    log.take(publish(log))
+    assert log.problems(may_fail=False) == []
+    WRONG[text](log)
+    assert text in " ".join(log.problems(may_fail=False))
 
 
 def test_a_publish_that_failed_may_have_come_or_not() -> None:
-    books = Books(3)
-    publish(books, confirmed=False)
-    books.take(publish(books, confirmed=False))
-    assert books.problems(may_fail=True) == []
-    assert "2 publishes failed" in " ".join(books.problems(may_fail=False))
+    log = MessageLog(3)
+    publish(log, confirmed=False)
+    log.take(publish(log, confirmed=False))
+    assert log.problems(may_fail=True) == []
+    assert "2 publishes failed" in " ".join(log.problems(may_fail=False))
 
 
 def test_nothing_handled_is_a_problem() -> None:
-    assert Books(1).problems(may_fail=False) == ["nothing was handled"]
+    assert MessageLog(1).problems(may_fail=False) == ["nothing was handled"]
 
 
 def test_bodies_are_of_all_sizes_and_mostly_small() -> None:

@@ -50,7 +50,7 @@ def kill_marked(mark: str, timeout: float = 5.0) -> list[int]:
         time.sleep(0.05)
 
 
-def start_guardian() -> subprocess.Popen[str]:
+def start_reaper() -> subprocess.Popen[str]:
     """Start the sweeper; write "watch MARK FOLDER" and "forget MARK FOLDER" lines to its stdin."""
     return subprocess.Popen(
         [sys.executable, "-S", "-E", str(Path(__file__).resolve())],

@@ -1,4 +1,4 @@
-"""The broker seen through pika's blocking client: a second opinion on what really arrived there."""
+"""The broker seen through a second client, pika's blocking one: what really arrived there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The books of a load: what happened to each of its messages, in memory that does not grow."""
+"""The log of a load's messages: what happened to each, in memory that does not grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LARGEST = 1 << 20
 # Every body is the beginning of this, so that one comparison shows whether it came whole.
 CONTENT = random.Random(1).randbytes(LARGEST)
 
-# How often a body has at most so many octets: mostly small, 1 in 100 up to the largest.
+# How often a body has at most so many bytes: mostly small, 1 in 100 up to the largest.
 SIZES = ((0.05, 0), (0.70, 1 << 10), (0.92, 16 << 10), (0.99, 128 << 10), (1.0, LARGEST))
 
 PUBLISHED, CONFIRMED, FAILED, HANDLED = 1, 2, 4, 8
@@ -25,8 +25,8 @@ def draw_size() -> int:
     return LARGEST if limit == LARGEST and random.random() < 0.2 else random.randint(0, limit)
 
 
-class Books:
-    """One octet for each message. `capacity` is the number of messages there can be."""
+class MessageLog:
+    """One byte for each message. `capacity` is the number of messages there can be."""
 
     def __init__(self, capacity: int) -> None:
         self._states = bytearray([UNUSED]) * capacity
