@@ -4,8 +4,9 @@ pika's adapter reports a lost connection as pika's class or as Twisted's, and mo
 without the broker's words. Here one object is both: `reason()` builds, say, an exception that is a
 `pika.exceptions.ConnectionClosedByBroker` and a `twisted.internet.error.ConnectionDone`, and
 `on_channel()` makes of it one that is a `pika.exceptions.ChannelClosed` too, for what belonged to a
-channel. All of them have args `(reply_code, reply_text)`; the code is 0 where no AMQP code was
-exchanged, and the text is then the transport's.
+channel; it is no `AMQPChannelError`, so that pika's recipe for reconnecting works. All of them have
+args `(reply_code, reply_text)`; the code is 0 where no AMQP code was exchanged, and the text is the
+transport's then.
 """
 
 from __future__ import annotations
@@ -89,10 +90,23 @@ class Reason(Exception):
         return _rebuild, (type(self).__bases__[1:], self.args), self.__dict__ or None
 
 
+class _LostWithItsConnection(type):
+    """Makes classes that are `ChannelClosed` and no `AMQPChannelError`, its base.
+
+    The recipe of pika's documentation is `except AMQPChannelError: give up`, then `except
+    AMQPConnectionError: reconnect`, and what waits on a channel is to fail with `ChannelClosed`.
+    """
+
+    def mro(cls) -> list[type]:
+        return [each for each in super().mro() if each is not pika_exceptions.AMQPChannelError]
+
+
 @functools.cache
 def _reason_class(bases: tuple[type[Exception], ...]) -> type[Reason]:
     """The one class that mixes `bases`; named after pika's class, which comes first."""
-    return cast("type[Reason]", type(bases[0].__name__, (Reason, *bases), {"__module__": __name__}))
+    lost = pika_exceptions.ChannelClosed in bases
+    make = _LostWithItsConnection if lost else type
+    return cast("type[Reason]", make(bases[0].__name__, (Reason, *bases), {"__module__": __name__}))
 
 
 def _rebuild(bases: tuple[type[Exception], ...], args: tuple[int, str]) -> Reason:
