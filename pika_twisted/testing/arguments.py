@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from pika_twisted.testing.dialect import Dialect
 from pika_twisted.testing.refusal import Refusal, inequivalent
 
 CLASSIC, QUORUM, STREAM = "classic", "quorum", "stream"
@@ -103,16 +104,20 @@ def _described(value: Any) -> str:
     return f"the value '{text_of(value)}' of type '{type_name(value)}'"
 
 
-def check_queue_equal(name: str, vhost: str, now: dict[str, Any], asked: dict[str, Any]) -> None:
+def check_queue_equal(
+    name: str, vhost: str, now: dict[str, Any], asked: dict[str, Any], dialect: Dialect
+) -> None:
     """Compare the arguments of a queue's declaration with those of the queue.
 
     :raises Refusal: one of them differs
     """
-    check_equal("queue", name, vhost, _with_type(now), _with_type(asked), _COMPARED)
+    check_equal("queue", name, vhost, _typed(now, dialect), _typed(asked, dialect), _COMPARED)
 
 
-def _with_type(arguments: dict[str, Any]) -> dict[str, Any]:
+def _typed(arguments: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     """A queue that names no type is a classic one."""
+    if dialect.types_are_explicit:
+        return {"x-queue-type": CLASSIC, **arguments}
     if arguments.get("x-queue-type") == CLASSIC:
         return {key: value for key, value in arguments.items() if key != "x-queue-type"}
     return arguments
@@ -122,6 +127,7 @@ def check_queue(
     name: str,
     vhost: str,
     arguments: dict[str, Any],
+    dialect: Dialect,
     *,
     durable: bool,
     exclusive: bool,
@@ -138,7 +144,7 @@ def check_queue(
             406, f"invalid arg 'x-queue-type' {where}: \"unsupported queue type '{kind}'\""
         )
     for key, value in arguments.items():
-        problem = _problem(key, value, arguments)
+        problem = _problem(key, value, arguments, dialect)
         if problem is not None:
             raise Refusal(406, f"invalid arg '{key}' {where}: {problem}")
     exchange = arguments.get("x-dead-letter-exchange")
@@ -162,7 +168,7 @@ def check_queue(
     return str(kind)
 
 
-def _problem(key: str, value: Any, arguments: dict[str, Any]) -> str | None:
+def _problem(key: str, value: Any, arguments: dict[str, Any], dialect: Dialect) -> str | None:
     if key in _INTEGERS:
         return _integer_problem(key, value)
     if key in _TEXTS:
@@ -170,7 +176,7 @@ def _problem(key: str, value: Any, arguments: dict[str, Any]) -> str | None:
             return f"{{unacceptable_type,{type_name(value)}}}"
         if key == "x-overflow" and value not in _OVERFLOWS:
             return "invalid_overflow"
-        if key == "x-queue-mode" and value not in ("default", "lazy"):
+        if key == "x-queue-mode" and dialect.has_queue_modes and value not in ("default", "lazy"):
             return f"\"unsupported queue mode '{value}'\""
         if key == "x-dead-letter-routing-key" and "x-dead-letter-exchange" not in arguments:
             return "routing_key_but_no_dlx_defined"

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pika
-from twisted.internet import defer, protocol
+from twisted.internet import defer, task
 
 from pika_twisted.connecting.connect import Connecting
 from pika_twisted.connecting.connect import connect as connect_to
 from pika_twisted.testing.channel import ServerChannel
-from pika_twisted.testing.clock import Clock
+from pika_twisted.testing.clock import Clock, run
 from pika_twisted.testing.dialect import dialect
 from pika_twisted.testing.encoding import BasicProperties
 from pika_twisted.testing.exchange import Exchange
@@ -24,11 +24,11 @@ from pika_twisted.testing.queue import Queue
 from pika_twisted.testing.records import Dropped, Published, Settled
 from pika_twisted.testing.refusal import Refusal
 from pika_twisted.testing.session import ServerConnection
+from pika_twisted.testing.sockets import listen
 from pika_twisted.testing.stream import Stream
 from pika_twisted.testing.vhost import VirtualHost
 
 T = TypeVar("T")
-
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
@@ -94,6 +94,7 @@ class Broker:
         self._dirty: dict[ServerConnection, None] = {}
         self._calls: set[Any] = set()
         self._ports: list[Any] = []
+        self._clients: list[ServerConnection] = []  # those whose TCP connection is there
         self.add_vhost("/")
         self.add_user("guest", "guest")
 
@@ -125,12 +126,7 @@ class Broker:
             127.0.0.1 when None
         :returns: a Deferred that fires with the listening port; `close()` ends it
         """
-        if endpoint is None:
-            from twisted.internet import endpoints
-
-            endpoint = endpoints.TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
-        listening: defer.Deferred[Any] = endpoint.listen(ServerFactory(self))
-        return listening.addCallback(self._on_listening)
+        return listen(self.reactor, self.build_protocol, endpoint).addCallback(self._on_listening)
 
     def _on_listening(self, port: Any) -> Any:
         self._ports.append(port)
@@ -145,37 +141,34 @@ class Broker:
 
         :param timeout: seconds of the clock, not of the wall
         :raises TimeoutError: it has none by then, or nothing is left that could bring one
+        :raises TypeError: the broker has a reactor
         """
-        deferred: Any = awaitable
-        if not isinstance(deferred, defer.Deferred):
-            deferred = defer.Deferred.fromCoroutine(awaitable)  # type: ignore[arg-type]
-        result: list[Any] = []
-        deferred.addBoth(result.append)
-        end = self.reactor.seconds() + timeout
-        self.reactor.advance(0)
-        while not result:
-            due = [call.getTime() for call in self.reactor.getDelayedCalls()]
-            if not due or min(due) > end:
-                deferred.cancel()
-                raise TimeoutError(f"no result after {timeout} seconds of the clock")
-            self.reactor.advance(max(0.0, min(due) - self.reactor.seconds()))
-        if hasattr(result[0], "raiseException"):
-            result[0].raiseException()
-        return result[0]  # type: ignore[no-any-return]
+        if not hasattr(self.reactor, "advance"):
+            raise TypeError("run() advances a clock, and this broker has a reactor")
+        return run(self.reactor, awaitable, timeout)
 
-    def close(self) -> None:
-        """End all connections, timers and listening ports."""
+    def close(self) -> defer.Deferred[None]:
+        """End all connections, timers and listening ports.
+
+        :returns: a Deferred that fires when it is done; with a clock it has fired already
+        """
         self.accepts = False
+        closing = defer.Deferred.fromCoroutine(self._close())
+        if hasattr(self.reactor, "advance"):
+            self.reactor.pump([0, self.latency, 0])
+        return closing
+
+    async def _close(self) -> None:
+        ports, self._ports = self._ports, []
+        waiting = [defer.maybeDeferred(port.stopListening) for port in ports]
+        waiting += [connection.when_lost() for connection in self._clients]
         self.cut()
         for call in list(self._calls):
             if call.active():
                 call.cancel()
         self._calls.clear()
-        for port in self._ports:
-            port.stopListening()
-        self._ports.clear()
-        if hasattr(self.reactor, "advance"):  # what is on its way arrives
-            self.reactor.advance(self.latency)
+        await defer.DeferredList(waiting)
+        await task.deferLater(self.reactor, self.latency)  # the other ends, in memory
 
     # Virtual hosts and users
 
@@ -230,7 +223,9 @@ class Broker:
     ) -> list[str]:
         """Publish a message without a client; return the names of the queues that it went to."""
         host = self.vhosts[vhost]
-        message = published_message(exchange, routing_key, properties or BasicProperties(), body)
+        message = published_message(
+            exchange, routing_key, properties or BasicProperties(), body, self.dialect
+        )
         queues = host.route(message, host.exchange(exchange))
         for queue in queues:
             queue.publish(message)
@@ -371,6 +366,7 @@ class Broker:
     def on_connected(self, connection: ServerConnection) -> None:
         """A client has connected."""
         self.connections.append(connection)
+        self._clients.append(connection)
         if self.frozen:
             connection.freeze()
 
@@ -378,6 +374,10 @@ class Broker:
         """A client is gone."""
         if connection in self.connections:
             self.connections.remove(connection)
+
+    def on_lost(self, connection: ServerConnection) -> None:
+        """The TCP connection of a client is gone."""
+        self._clients.remove(connection)
 
     def delete_exclusive(self, connection: ServerConnection) -> None:
         """Delete the queues that go with a connection."""
@@ -398,16 +398,3 @@ class Broker:
     def on_dropped(self, queue: Queue | Stream, message: QueuedMessage, reason: str) -> None:
         """A queue has given up a message."""
         self.dropped.append(Dropped(queue.name, message, reason))
-
-
-class ServerFactory(protocol.Factory):
-    """Makes the protocols of clients that connect over sockets."""
-
-    noisy = False
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-
-    def buildProtocol(self, addr: Any) -> ServerConnection | None:
-        """See twisted.internet.interfaces.IProtocolFactory."""
-        return self._broker.build_protocol()

@@ -93,10 +93,11 @@ class ServerChannel:
             if isinstance(value, frame.Method):
                 method = value.method
                 self._process_method(method)
-            else:
-                method = self._process_content(value)
+            elif self._content is not None:
+                method = self._content[0]
+                self._process_content(value, *self._content)
         except Refusal as refusal:
-            class_id, method_id = ids(method)
+            class_id, method_id = ids(None if refusal.code == 541 else method)
             if refusal.hard:
                 raise ConnectionRefusal(refusal, class_id, method_id) from None
             self._refuse(
@@ -110,12 +111,6 @@ class ServerChannel:
             self.end()
 
     def _process_method(self, method: Any) -> None:
-        if self._content is not None:
-            raise Refusal(
-                505,
-                f"expected content header for class {self._content[0].INDEX >> 16}, "
-                "got non content header frame instead",
-            )
         refusal = self.broker.refusal_of(method)
         if isinstance(method, spec.Basic.Publish):
             if method.immediate:
@@ -132,10 +127,9 @@ class ServerChannel:
         if reply is not None and not getattr(method, "nowait", False):
             self.send(reply)
 
-    def _process_content(self, value: Any) -> Any:
-        if self._content is None:
-            raise Refusal(505, "expected method frame, got non method frame instead")
-        method, header, parts, size = self._content
+    def _process_content(
+        self, value: Any, method: Any, header: frame.Header | None, parts: list[bytes], size: int
+    ) -> None:
         if isinstance(value, frame.Header):
             header = value
         else:
@@ -147,7 +141,6 @@ class ServerChannel:
             self.publishing.publish(method, header.properties, body)
         else:
             self._content = (method, header, parts, size)
-        return method
 
     # Answers
 
@@ -223,7 +216,7 @@ class ServerChannel:
         self.send(spec.Channel.Close(code, text, class_id, method_id))
         self._late = late
         if late:
-            for queue in {consumer.queue for consumer in self.consuming.consumers.values()}:
+            for queue in dict.fromkeys(each.queue for each in self.consumers.values()):
                 queue.dispatch()
         else:
             self.consuming.end()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
-from twisted.internet import task
+from twisted.internet import defer, task
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
 
 
 class Clock(task.Clock):
@@ -32,3 +35,27 @@ class Clock(task.Clock):
     ) -> None:
         """See twisted.internet.interfaces.IReactorFromThreads."""
         self.callLater(0, function, *args, **kwargs)
+
+
+def run(clock: task.Clock, awaitable: Awaitable[T], timeout: float) -> T:
+    """Advance a clock, from one delayed call to the next, until something has its result.
+
+    :raises TimeoutError: it has none after so many seconds of the clock, or no call is left
+    """
+    deferred: Any = awaitable
+    if not isinstance(deferred, defer.Deferred):
+        deferred = defer.Deferred.fromCoroutine(awaitable)  # type: ignore[arg-type]
+    result: list[Any] = []
+    deferred.addBoth(result.append)
+    end = clock.seconds() + timeout
+    clock.advance(0)
+    while not result:
+        calls: list[Any] = list(clock.getDelayedCalls())
+        due = [call.getTime() for call in calls]
+        if not due or min(due) > end:
+            deferred.cancel()
+            raise TimeoutError(f"no result after {timeout} seconds of the clock")
+        clock.advance(max(0.0, min(due) - clock.seconds()))
+    if isinstance(result[0], Failure):
+        result[0].raiseException()
+    return result[0]  # type: ignore[no-any-return]

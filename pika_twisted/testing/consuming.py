@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pika import spec
 
 from pika_twisted.testing import direct_reply
-from pika_twisted.testing.arguments import QUORUM, STREAM, type_name
+from pika_twisted.testing.arguments import CLASSIC, QUORUM, STREAM, type_name
 from pika_twisted.testing.consumer import Consumer
 from pika_twisted.testing.encoding import copied_properties
+from pika_twisted.testing.ending import ACK, LOST, NACK, REJECT, Ending
 from pika_twisted.testing.message import QueuedMessage
 from pika_twisted.testing.permissions import READ
 from pika_twisted.testing.queue import Queue
@@ -19,7 +20,7 @@ from pika_twisted.testing.stream import Stream
 if TYPE_CHECKING:
     from pika_twisted.testing.channel import ServerChannel
 
-ACKED, REJECTED, REQUEUED = "acked", "rejected", "requeued"
+ACKED, REJECTED, REQUEUED = "acked", "rejected", "requeued"  # what tests see of it
 
 
 class Unacked(NamedTuple):
@@ -41,7 +42,7 @@ class Consuming:
         self.global_prefetch_count = 0
         self._in_flight = 0  # unacked deliveries to consumers
         self._next_tag = 0
-        self._uncommitted: list[tuple[dict[int, Unacked], str]] = []
+        self._uncommitted: list[tuple[dict[int, Unacked], Ending, bool]] = []
 
     # Prefetch
 
@@ -160,23 +161,22 @@ class Consuming:
 
     def ack(self, method: Any) -> None:
         """Basic.Ack."""
-        self._settle(method.delivery_tag, method.multiple, ACKED)
+        self._settle(method.delivery_tag, method.multiple, ACK, False)
 
     def nack(self, method: Any) -> None:
         """Basic.Nack."""
-        outcome = REQUEUED if method.requeue else REJECTED
-        self._settle(method.delivery_tag, method.multiple, outcome)
+        self._settle(method.delivery_tag, method.multiple, NACK, method.requeue)
 
     def reject(self, method: Any) -> None:
         """Basic.Reject."""
-        self._settle(method.delivery_tag, False, REQUEUED if method.requeue else REJECTED)
+        self._settle(method.delivery_tag, False, REJECT, method.requeue)
 
-    def _settle(self, tag: int, multiple: bool, outcome: str) -> None:
+    def _settle(self, tag: int, multiple: bool, how: Ending, requeue: bool) -> None:
         taken = self._take(tag, multiple)
         if self.channel.publishing.transactional:
-            self._uncommitted.append((taken, outcome))
+            self._uncommitted.append((taken, how, requeue))
         else:
-            self._finish(taken, outcome)
+            self._finish(taken, how, requeue)
 
     def _take(self, tag: int, multiple: bool) -> dict[int, Unacked]:
         if multiple and tag == 0:
@@ -191,7 +191,8 @@ class Consuming:
             del self.unacked[each]
         return taken
 
-    def _finish(self, taken: dict[int, Unacked], outcome: str) -> None:
+    def _finish(self, taken: dict[int, Unacked], how: Ending, requeue: bool) -> None:
+        outcome = ACKED if how is ACK else REQUEUED if requeue else REJECTED
         requeued: dict[int, tuple[Queue | Stream, list[QueuedMessage]]] = {}
         for queue, message, consumer in taken.values():
             if consumer is not None:
@@ -201,11 +202,11 @@ class Consuming:
             if outcome == ACKED:
                 queue.settle(message)
             elif outcome == REJECTED:
-                queue.reject(message)
+                queue.reject(message, how)
             else:
                 requeued.setdefault(id(queue), (queue, []))[1].append(message)
         for queue, messages in requeued.values():
-            queue.requeue(messages)
+            queue.requeue(messages, how)
         queues = [each.queue for each in taken.values()]
         if self.global_prefetch_count:
             queues += [each.queue for each in self.consumers.values()]
@@ -221,19 +222,19 @@ class Consuming:
         if not requeue:
             raise Refusal(540, "requeue=false")
         taken, self.unacked = self.unacked, {}
-        self._finish(taken, REQUEUED)
+        self._finish(taken, NACK, True)
 
     # Transactions
 
     def commit(self) -> None:
         """Carry out the acks that wait for Tx.Commit."""
         uncommitted, self._uncommitted = self._uncommitted, []
-        for taken, outcome in uncommitted:
-            self._finish(taken, outcome)
+        for each in uncommitted:
+            self._finish(*each)
 
     def rollback(self) -> None:
         """Take back the acks that wait for Tx.Commit: these messages may be acked again."""
-        for taken, _outcome in self._uncommitted:
+        for taken, *_how in self._uncommitted:
             self.unacked.update(taken)
         self._uncommitted.clear()
 
@@ -247,17 +248,26 @@ class Consuming:
             consumer.queue.remove_consumer(consumer)
         taken, self.unacked = self.unacked, {}
         if taken:
-            self._finish(dict(sorted(taken.items())), REQUEUED)
+            self._finish(dict(sorted(taken.items())), LOST, True)
         direct_reply.end(self.channel)
 
 
 def _delivered_properties(queue: Queue | Stream, message: QueuedMessage) -> Any:
     """Return the properties that a consumer gets, with the headers of the queue's type."""
-    if queue.type == STREAM:
-        added = {"x-stream-offset": message.position}
-    elif queue.type == QUORUM and message.delivery_count:
-        added = {"x-delivery-count": message.delivery_count}
-    else:
+    if queue.type == CLASSIC:
         return message.properties
-    headers = {**message.message.headers, **added}
-    return copied_properties(message.properties, headers=headers)
+    dialect = queue.vhost.broker.dialect
+    changes: dict[str, Any] = {}
+    headers = dict(message.message.headers)
+    if queue.type == STREAM:
+        headers["x-stream-offset"] = message.position
+        if dialect.streams_have_delivery_mode:
+            changes["delivery_mode"] = message.properties.delivery_mode or 1
+    else:
+        if message.delivery_count or dialect.counts_from_zero:
+            headers["x-delivery-count"] = message.delivery_count
+        if message.acquired_count and dialect.has_acquired_count:
+            headers["x-acquired-count"] = message.acquired_count
+    if headers:
+        changes["headers"] = headers
+    return copied_properties(message.properties, **changes)

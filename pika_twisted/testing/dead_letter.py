@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
+from pika_twisted.testing.dialect import Dialect
 from pika_twisted.testing.encoding import copied_properties
 from pika_twisted.testing.message import Message
 
@@ -20,6 +21,7 @@ def dead_lettered(
     exchange: str,
     routing_key: str | None,
     time: float,
+    dialect: Dialect,
 ) -> Message:
     """Return what is published to a dead-letter exchange.
 
@@ -40,18 +42,20 @@ def dead_lettered(
     }
     if message.properties.expiration is not None:
         death["original-expiration"] = message.properties.expiration
-    headers["x-death"] = _with_death(headers.get("x-death", []), death)
-    headers.setdefault("x-first-death-reason", reason)
-    headers.setdefault("x-first-death-queue", queue)
-    headers.setdefault("x-first-death-exchange", message.exchange)
+    deaths = headers["x-death"] = _with_death(message.deaths, death)
+    this = {"reason": reason, "queue": queue, "exchange": message.exchange}
+    for name, value in this.items():
+        if not message.deaths:
+            headers[f"x-first-death-{name}"] = value
+        if dialect.has_last_death:
+            headers[f"x-last-death-{name}"] = value
     if routing_key is not None:
         headers.pop("CC", None)
     properties = copied_properties(message.properties, headers=headers, expiration=None)
     if routing_key is not None:
-        return Message(exchange, routing_key, properties, message.body)
-    return Message(
-        exchange, message.routing_key, properties, message.body, message.routing_keys[1:]
-    )
+        return Message(exchange, routing_key, properties, message.body, deaths=deaths)
+    more_keys = message.routing_keys[1:]
+    return Message(exchange, message.routing_key, properties, message.body, more_keys, deaths)
 
 
 def _more_keys(headers: dict[str, Any]) -> list[Any]:
@@ -61,7 +65,7 @@ def _more_keys(headers: dict[str, Any]) -> list[Any]:
 
 def _with_death(deaths: list[dict[str, Any]], death: dict[str, Any]) -> list[dict[str, Any]]:
     for index, known in enumerate(deaths):
-        if known["queue"] == death["queue"] and known["reason"] == death["reason"]:
+        if known.get("queue") == death["queue"] and known.get("reason") == death["reason"]:
             counted = {**known, "count": known["count"] + 1}
             return [counted, *deaths[:index], *deaths[index + 1 :]]
     return [death, *deaths]
@@ -69,10 +73,7 @@ def _with_death(deaths: list[dict[str, Any]], death: dict[str, Any]) -> list[dic
 
 def is_circle(message: Message, queue: str) -> bool:
     """Tell whether a dead-lettered message came from this queue without any rejection since."""
-    deaths = message.headers.get("x-death")
-    if not isinstance(deaths, list):
-        return False
-    for index, death in enumerate(deaths):
+    for index, death in enumerate(message.deaths):
         if death.get("queue") == queue:
-            return all(each.get("reason") != _REJECTED for each in deaths[: index + 1])
+            return all(each.get("reason") != _REJECTED for each in message.deaths[: index + 1])
     return False

@@ -61,11 +61,9 @@ def with_address(channel: ServerChannel, properties: Any) -> Any:
     return copied_properties(properties, reply_to=channel.reply_address)
 
 
-def publish(channel: ServerChannel, message: Message) -> bool:
-    """Deliver a reply; False where the client is gone."""
+def publish(channel: ServerChannel, message: Message) -> None:
+    """Deliver a reply; drop it where the client is gone."""
     found = channel.broker.reply_addresses.get(message.routing_key)
-    if found is None:
-        return False
-    target, tag = found
-    target.deliver_reply(tag, message)
-    return True
+    if found is not None:
+        target, tag = found
+        target.deliver_reply(tag, message)

@@ -24,8 +24,6 @@ CAPABILITIES = {
     "direct_reply_to": True,
 }
 
-MIN_FRAME_MAX = 4096
-
 
 def start(connection: ServerConnection) -> spec.Connection.Start:
     """Return the first method of a connection."""
@@ -85,11 +83,12 @@ def check_tuning(connection: ServerConnection, method: Any) -> None:
                 530,
                 f"negotiated {name} = {what} higher than the maximum allowed value ({limit})",
             )
-    if method.frame_max and method.frame_max < MIN_FRAME_MAX:
+    least = broker.dialect.min_frame_max
+    if method.frame_max and method.frame_max < least:
         raise Refusal(
             530,
             f"negotiated frame_max = {method.frame_max} lower than the minimum allowed value "
-            f"({MIN_FRAME_MAX})",
+            f"({least})",
         )
 
 

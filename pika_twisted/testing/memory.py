@@ -197,6 +197,7 @@ class MemoryTransport:
             self._lose(error.ConnectionLost())
             return
         self._lose(error.ConnectionDone())
+        self.peer._finish_closing()
 
     def _lose(self, why: Exception) -> None:
         if not self.connected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pika_twisted.testing.dialect import Dialect
 from pika_twisted.testing.encoding import copied_properties
 from pika_twisted.testing.refusal import Refusal
 
@@ -18,12 +19,14 @@ class Message:
 
     __slots__ = (
         "body",
+        "deaths",
         "exchange",
         "expiration",
         "headers",
         "persistent",
         "priority",
         "properties",
+        "redelivered",
         "routing_key",
         "routing_keys",
     )
@@ -35,6 +38,7 @@ class Message:
         properties: Any,
         body: bytes,
         more_keys: tuple[str, ...] = (),
+        deaths: list[dict[str, Any]] | None = None,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -44,6 +48,10 @@ class Message:
         self.headers: dict[str, Any] = properties.headers or {}
         self.persistent = properties.delivery_mode == 2
         self.priority: int = properties.priority or 0
+        #: Why queues gave it up so far, the last one first: the header x-death.
+        self.deaths = deaths or []
+        #: Whether its first delivery is called a redelivery.
+        self.redelivered = False
         #: Milliseconds, or None.
         self.expiration = read_expiration(properties.expiration)
 
@@ -54,18 +62,27 @@ class Message:
 class QueuedMessage:
     """A message in one queue.
 
-    `position` is its place in the order of arrival, `redelivered` and `delivery_count` (how often
-    it came back) what the next consumer is told, `expires_at` seconds of the reactor's clock.
+    `position` is its place in the order of arrival, `expires_at` seconds of the reactor's clock.
+    `redelivered`, `delivery_count` (how often a delivery failed) and `acquired_count` (how often it
+    came back) are what the next consumer is told.
     """
 
-    __slots__ = ("delivery_count", "expires_at", "message", "position", "redelivered")
+    __slots__ = (
+        "acquired_count",
+        "delivery_count",
+        "expires_at",
+        "message",
+        "position",
+        "redelivered",
+    )
 
     def __init__(self, message: Message, position: int, expires_at: float | None) -> None:
         self.message = message
         self.position = position
         self.expires_at = expires_at
-        self.redelivered = False
+        self.redelivered = message.redelivered
         self.delivery_count = 0
+        self.acquired_count = 0
 
     @property
     def body(self) -> bytes:
@@ -92,19 +109,24 @@ class QueuedMessage:
         return f"<QueuedMessage {self.exchange!r} {self.routing_key!r} {self.body!r}{again}>"
 
 
-def published_message(exchange: str, routing_key: str, properties: Any, body: bytes) -> Message:
+def published_message(
+    exchange: str, routing_key: str, properties: Any, body: bytes, dialect: Dialect
+) -> Message:
     """Return the message of a Basic.Publish: CC and BCC looked at, BCC taken away.
 
     :raises Refusal: expiration, CC or BCC mean nothing
     """
     headers = properties.headers
-    if not headers or ("CC" not in headers and "BCC" not in headers):
+    if not headers:
         return Message(exchange, routing_key, properties, body)
+    deaths = headers.get("x-death") if dialect.trusts_x_death else None
+    if not isinstance(deaths, list):
+        deaths = None
     more = (*_keys(headers, "CC"), *_keys(headers, "BCC"))
     if "BCC" in headers:
         kept = {name: value for name, value in headers.items() if name != "BCC"}
         properties = copied_properties(properties, headers=kept)
-    return Message(exchange, routing_key, properties, body, more)
+    return Message(exchange, routing_key, properties, body, more, deaths)
 
 
 def _keys(headers: dict[str, Any], name: str) -> list[str]:

@@ -83,11 +83,14 @@ class Publishing:
                 f"'{channel.connection.user.name}'",
             )
         properties = direct_reply.with_address(channel, properties)
-        message = published_message(method.exchange, method.routing_key, properties, body)
+        message = published_message(
+            method.exchange, method.routing_key, properties, body, channel.broker.dialect
+        )
         if self.mode == _CONFIRM:
             self._next_tag += 1
         if method.exchange == "" and direct_reply.is_reply_name(method.routing_key):
-            self._finish(message, method, direct_reply.publish(channel, message), True)
+            direct_reply.publish(channel, message)
+            self._finish(message, method, channel.broker.dialect.replies_are_routed, True)
             return
         queues = channel.vhost.route(message, exchange)
         if self.mode == _TX:
@@ -141,9 +144,7 @@ class Publishing:
         cutoff = min(nacked, default=self._next_tag + 1)
         below = [tag for tag in acked if tag < cutoff]
         number = self.channel.number
-        out = []
-        if len(nacked) == 1 or nacked:
-            out += [confirm_frame(number, tag, False, True) for tag in nacked]
+        out = [confirm_frame(number, tag, False, True) for tag in nacked]
         if len(below) > 1:
             out.append(confirm_frame(number, below[-1], True, False))
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pika_twisted.testing.arguments import QUORUM
 from pika_twisted.testing.consumer import Consumer
+from pika_twisted.testing.ending import LOST, NACK, REJECT, Ending
 from pika_twisted.testing.message import Message, QueuedMessage
 from pika_twisted.testing.ready import Ready
 from pika_twisted.testing.refusal import in_exclusive_use
@@ -41,6 +42,7 @@ class Queue:
         self.arguments = arguments = arguments or {}
         self.consumers: list[Consumer] = []  # the next one to get a message is the first
         self.paused = False
+        self._dialect = vhost.broker.dialect
         self._active: Consumer | None = None  # with x-single-active-consumer
         self._single = bool(arguments.get("x-single-active-consumer"))
         self._ready = Ready(arguments.get("x-max-priority", 0), kind == QUORUM)
@@ -56,7 +58,7 @@ class Queue:
         self._ttl: int | None = arguments.get("x-message-ttl")
         self._delivery_limit: int | None = arguments.get("x-delivery-limit")
         if kind == QUORUM and self._delivery_limit is None:
-            self._delivery_limit = vhost.broker.dialect.delivery_limit
+            self._delivery_limit = self._dialect.delivery_limit
         if self._delivery_limit is not None and self._delivery_limit < 0:
             self._delivery_limit = None
         self._expires: int | None = arguments.get("x-expires")
@@ -92,35 +94,49 @@ class Queue:
             return False
         self._next_position += 1
         queued = QueuedMessage(message, self._next_position, self._expires_at(message))
+        direct = None if len(self._ready) or self.paused else self._next_consumer()
         self._ready.append(queued)
-        self.dispatch()
-        self._drop_surplus()
+        if direct is not None:  # also what would expire at once
+            direct.channel.deliver(direct, self._take(direct.no_ack))
+        else:
+            self.dispatch()
+            self._drop_surplus()
         return True
 
     def get(self, no_ack: bool) -> QueuedMessage | None:
         """Take the next message for Basic.Get."""
         self._drop_expired()
         self.touch()
-        return self._take(no_ack) if len(self._ready) else None
+        message = self._take(no_ack) if len(self._ready) else None
+        self._drop_expired_if_any_may()
+        return message
 
     def settle(self, message: QueuedMessage) -> None:
         """Forget a message that was delivered: it was acked."""
         self._unacked.pop(message.position, None)
 
-    def reject(self, message: QueuedMessage) -> None:
+    def reject(self, message: QueuedMessage, how: Ending) -> None:
         """Dead-letter a message that was delivered, or drop it."""
         if self._unacked.pop(message.position, None) is not None:
-            self.vhost.dead_letter(self, message, "rejected")
+            redelivered = how is REJECT and self._dialect.rejected_is_redelivered
+            self.vhost.dead_letter(self, message, "rejected", redelivered)
 
-    def requeue(self, messages: list[QueuedMessage]) -> None:
-        """Take back messages that were delivered."""
+    def requeue(self, messages: list[QueuedMessage], how: Ending) -> None:
+        """Take back messages that were delivered.
+
+        What a consumer gives back to a quorum queue without a delivery limit goes to its end.
+        """
+        failed = self._dialect.nack_counts or how is not NACK
         for message in messages:
             if self._unacked.pop(message.position, None) is None:
                 continue
             message.redelivered = True
-            message.delivery_count += 1
+            message.acquired_count += 1
+            message.delivery_count += failed
             if self._delivery_limit is not None and message.delivery_count > self._delivery_limit:
                 self.vhost.dead_letter(self, message, "delivery_limit")
+            elif self.type == QUORUM and self._delivery_limit is None and how is not LOST:
+                self._ready.append(message)
             else:
                 self._ready.put_back(message)
         self.dispatch()
@@ -258,8 +274,9 @@ class Queue:
             return active if active is not None and active.has_room() else None
         for consumer in self.consumers:
             if consumer.has_room():
-                self.consumers.remove(consumer)
-                self._insert(consumer)
+                if len(self.consumers) > 1:
+                    self.consumers.remove(consumer)
+                    self._insert(consumer)
                 return consumer
         return None
 
@@ -271,6 +288,8 @@ class Queue:
             if call is not None and call.active():
                 call.cancel()
         self._expiry = self._unused = self._expires = None
+        self._ready.clear()
+        self._unacked.clear()
         consumers, self.consumers = self.consumers, []
         for consumer in consumers:
             consumer.channel.cancel_notify(consumer)

@@ -21,6 +21,9 @@ NAMES = {
     541: "INTERNAL_ERROR",
 }
 
+#: Bytes of a short string.
+_LONGEST = 255
+
 #: These close one channel; all others close the connection.
 OF_CHANNELS = frozenset((311, 403, 404, 405, 406))
 
@@ -44,9 +47,12 @@ def reply_text(code: int, text: str | None) -> str:
     name = NAMES.get(code, "")
     if text is None:
         return name
-    if not name or text.startswith(f"{name} - ") or text == name:
-        return text
-    return f"{name} - {text}"
+    if name and not text.startswith(f"{name} - ") and text != name:
+        text = f"{name} - {text}"
+    encoded = text.encode()
+    if len(encoded) > _LONGEST:  # cut as RabbitMQ cuts it
+        text = encoded[: _LONGEST - 3].decode(errors="ignore") + "..."
+    return text
 
 
 def no_queue(vhost: str, name: str) -> Refusal:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pika import frame, spec
-from twisted.internet import protocol
+from twisted.internet import defer, protocol
 
 from pika_twisted.codec.errors import DecodeError
-from pika_twisted.testing import handshake
+from pika_twisted.testing import handshake, syntax
 from pika_twisted.testing.channel import ConnectionRefusal, ServerChannel, ids
-from pika_twisted.testing.encoding import HEARTBEAT, PROTOCOL_HEADER, FrameDecoder, method_frame
+from pika_twisted.testing.encoding import PROTOCOL_HEADER, FrameDecoder, method_frame
+from pika_twisted.testing.heartbeat import Heartbeat
 from pika_twisted.testing.permissions import User
-from pika_twisted.testing.refusal import Refusal, reply_text
+from pika_twisted.testing.refusal import Refusal
 
 if TYPE_CHECKING:
     from pika_twisted.testing.broker import Broker
@@ -59,8 +60,8 @@ class ServerConnection(protocol.Protocol):
         self._in: list[bytes] = []  # what came while frozen or blocked
         self._confirming: dict[ServerChannel, None] = {}
         self._timer: Any = None
-        self._sent = self._received = False
-        self._silent = 0  # halves of the heartbeat interval without a byte of the client
+        self._lost: list[defer.Deferred[None]] = []
+        self._heartbeat = Heartbeat(self)
 
     def __repr__(self) -> str:
         name = self.client_properties.get("connection_name")
@@ -79,7 +80,7 @@ class ServerConnection(protocol.Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes of the client."""
-        self._received = True
+        self._heartbeat.received = True
         self._in.append(data)
         self._read()
         self.broker.flush()
@@ -87,7 +88,17 @@ class ServerConnection(protocol.Protocol):
     def connectionLost(self, reason: Any = None) -> None:
         """Forget everything that was of this client alone."""
         self._end()
+        self._cancel_timer()
+        self.broker.on_lost(self)
+        for deferred in self._lost:
+            deferred.callback(None)
         self.broker.flush()
+
+    def when_lost(self) -> defer.Deferred[None]:
+        """Return a Deferred that fires when the TCP connection is gone."""
+        deferred: defer.Deferred[None] = defer.Deferred()
+        self._lost.append(deferred)
+        return deferred
 
     def _read(self) -> None:
         """Take what has come, until there is a reason not to."""
@@ -108,14 +119,13 @@ class ServerConnection(protocol.Protocol):
         except ConnectionRefusal as refusal:
             self._refuse(refusal)
         except DecodeError as error:
-            text = reply_text(error.reply_code, error.reply_text)
-            self._refuse(ConnectionRefusal(Refusal(error.reply_code, text)))
+            self._refuse(ConnectionRefusal(*syntax.refusal_of(error)))
 
     def _greet(self, data: bytes) -> bytes:
         missing = len(PROTOCOL_HEADER) - len(self._greeted)
         self._greeted += data[:missing]
         if not PROTOCOL_HEADER.startswith(self._greeted):
-            self.send(PROTOCOL_HEADER)
+            self.send(self.broker.dialect.protocol_header)
             self._hang_up()
             return b""
         if self._greeted == PROTOCOL_HEADER:
@@ -135,7 +145,15 @@ class ServerConnection(protocol.Protocol):
             try:
                 self._process_method(value.method)
             except Refusal as refusal:
-                raise ConnectionRefusal(refusal, *ids(value.method)) from None
+                self._refuse_method(refusal, value.method)
+
+    def _refuse_method(self, refusal: Refusal, method: Any) -> None:
+        if self.state == TUNING:  # RabbitMQ says nothing there, but hangs up
+            self.cut()
+        elif self.state == STARTING:
+            raise ConnectionRefusal(refusal)
+        else:
+            raise ConnectionRefusal(refusal, *ids(method))
 
     def _process_on_channel(self, number: int, value: Any) -> None:
         if self.state != RUNNING:
@@ -166,7 +184,7 @@ class ServerConnection(protocol.Protocol):
                 f"channel_max ({self.channel_max})",
             )
         if refusal is not None:
-            raise ConnectionRefusal(refusal, *ids(method))
+            raise ConnectionRefusal(refusal)
         self.channels[number] = ServerChannel(self, number)
         self.send(method_frame(number, spec.Channel.OpenOk()))
 
@@ -203,7 +221,7 @@ class ServerConnection(protocol.Protocol):
         if self.frame_max:
             self._decoder.frame_max = self.frame_max
         self.state = OPENING
-        self._start_heartbeat()
+        self._heartbeat.start(method.heartbeat)
 
     def on_open(self, method: Any) -> None:
         """Connection.Open."""
@@ -220,7 +238,10 @@ class ServerConnection(protocol.Protocol):
         """Connection.Close."""
         self._end_channels()
         self._send(spec.Connection.CloseOk())
-        self._hang_up()
+        self.flush()
+        self._end()
+        # The client ends the TCP connection; where it doesn't, this does.
+        self._timer = self.broker.call_later(_CLOSE_TIMEOUT, self._lose_transport)
 
     # Out
 
@@ -249,27 +270,8 @@ class ServerConnection(protocol.Protocol):
         if self._out and self.transport is not None:
             data = b"".join(self._out)
             self._out.clear()
-            self._sent = True
+            self._heartbeat.sent = True
             self.transport.write(data)
-
-    # Heartbeats
-
-    def _start_heartbeat(self) -> None:
-        if self.heartbeat:
-            self._timer = self.broker.call_later(self.heartbeat / 2, self._beat)
-
-    def _beat(self) -> None:
-        self._timer = self.broker.call_later(self.heartbeat / 2, self._beat)
-        if self.frozen:
-            return
-        self._silent = 0 if self._received else self._silent + 1
-        if self._silent > 4:  # as RabbitMQ: two intervals without anything
-            self.cut()
-            return
-        if not self._sent:
-            self.send(HEARTBEAT)
-            self.flush()
-        self._sent = self._received = False
 
     # For tests
 
@@ -355,6 +357,9 @@ class ServerConnection(protocol.Protocol):
     def _hang_up(self) -> None:
         self.flush()
         self._end()
+        self._lose_transport()
+
+    def _lose_transport(self) -> None:
         if self.transport is not None:
             self.transport.loseConnection()
 
@@ -365,6 +370,7 @@ class ServerConnection(protocol.Protocol):
             self.broker.delete_exclusive(self)
 
     def _cancel_timer(self) -> None:
+        self._heartbeat.stop()
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()

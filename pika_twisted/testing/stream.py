@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pika_twisted.testing.arguments import STREAM
+from pika_twisted.testing.arguments import STREAM, type_name
 from pika_twisted.testing.consumer import Consumer
+from pika_twisted.testing.ending import Ending
 from pika_twisted.testing.message import Message, QueuedMessage
 from pika_twisted.testing.refusal import Refusal
 
@@ -58,20 +59,20 @@ class Stream:
         """Refuse, as streams do."""
         raise self._unsupported("queue.purge")
 
+    @property
+    def _where(self) -> str:
+        return f"queue '{self.name}' in vhost '{self.vhost.name}'"
+
     def _unsupported(self, what: str) -> Refusal:
-        return Refusal(
-            540,
-            f"{what} not supported by stream queues queue '{self.name}' "
-            f"in vhost '{self.vhost.name}'",
-        )
+        return Refusal(540, f"{what} not supported by stream queues {self._where}")
 
     def settle(self, message: QueuedMessage) -> None:
         """Take an ack: it is credit for another message."""
 
-    def reject(self, message: QueuedMessage) -> None:
+    def reject(self, message: QueuedMessage, how: Ending) -> None:
         """Take a nack: in a stream it is an ack."""
 
-    def requeue(self, messages: list[QueuedMessage]) -> None:
+    def requeue(self, messages: list[QueuedMessage], how: Ending) -> None:
         """Take a nack: in a stream it is an ack."""
 
     def touch(self) -> None:
@@ -82,11 +83,13 @@ class Stream:
 
         :raises Refusal: without a prefetch count, with no_ack, or with an offset that means nothing
         """
-        where = f"queue '{self.name}' in vhost '{self.vhost.name}'"
+        short = self.vhost.broker.dialect.short_stream_texts
         if consumer.no_ack:
-            raise self._unsupported("automatic acknowledgement")
+            which = f"stream {self._where}" if short else f"stream queues {self._where}"
+            raise Refusal(540, f"automatic acknowledgement not supported by {which}")
         if not consumer.prefetch_count:
-            raise Refusal(406, f"consumer prefetch count is not set for '{where}'")
+            which = f"stream {self._where}" if short else f"'{self._where}'"
+            raise Refusal(406, f"consumer prefetch count is not set for {which}")
         consumer.offset = self._offset(consumer.arguments.get("x-stream-offset", "next"))
         self.consumers.append(consumer)
 
@@ -99,8 +102,17 @@ class Stream:
             return min(asked, size) if asked >= 0 else 0
         found = {"first": 0, "last": max(0, size - 1), "next": size}.get(asked)
         if found is None:
-            raise Refusal(541)
+            raise self._bad_offset(asked)
         return found
+
+    def _bad_offset(self, asked: Any) -> Refusal:
+        if not self.vhost.broker.dialect.checks_stream_offset:
+            return Refusal(541)
+        return Refusal(
+            406,
+            f"invalid arg 'x-stream-offset' for {self._where}: "
+            f'{{invalid_stream_offset_arg,{{{type_name(asked)},<<"{asked}">>}}}}',
+        )
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """End a subscription."""

@@ -80,7 +80,9 @@ class VirtualHost:
         :raises Refusal: as RabbitMQ's
         """
         if kind not in TYPES:
-            raise Refusal(503, f"invalid exchange type '{kind}'")
+            raise Refusal(
+                self.broker.dialect.unknown_exchange_type, f"invalid exchange type '{kind}'"
+            )
         found = self.exchanges.get(name)
         if found is None:
             if name.startswith("amq."):
@@ -166,7 +168,7 @@ class VirtualHost:
             self._check_same("queue", name, "auto_delete", auto_delete, found.auto_delete)
             if found.owner is not owner:
                 raise locked(self.name, name)
-            check_queue_equal(name, self.name, found.arguments, arguments)
+            check_queue_equal(name, self.name, found.arguments, arguments, self.broker.dialect)
             found.touch()
             return found
         if name.startswith("amq."):
@@ -176,6 +178,7 @@ class VirtualHost:
             name,
             self.name,
             arguments,
+            self.broker.dialect,
             durable=durable,
             exclusive=exclusive,
             auto_delete=auto_delete,
@@ -291,7 +294,9 @@ class VirtualHost:
     def _by_name(self, message: Message) -> list[Target]:
         return [Target(key, False) for key in message.routing_keys if key in self.queues]
 
-    def dead_letter(self, queue: Queue, message: QueuedMessage, reason: str) -> None:
+    def dead_letter(
+        self, queue: Queue, message: QueuedMessage, reason: str, redelivered: bool = False
+    ) -> None:
         """Publish a message that a queue gives up to its dead-letter exchange, where it has one."""
         name = queue.arguments.get("x-dead-letter-exchange")
         exchange = self.exchanges.get(name) if name is not None else None
@@ -305,7 +310,9 @@ class VirtualHost:
             exchange=exchange.name,
             routing_key=queue.arguments.get("x-dead-letter-routing-key"),
             time=self.now(),
+            dialect=self.broker.dialect,
         )
+        dead.redelivered = redelivered
         for target in self.route(dead, exchange):
             if reason == "rejected" or not is_circle(dead, target.name):
                 target.publish(dead)
