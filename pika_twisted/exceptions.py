@@ -26,6 +26,7 @@ __all__ = [
     "NoFreeChannels",
     "ProtocolViolation",
     "Reason",
+    "TokenRefused",
     "UndecodableProperties",
     "WithText",
     "on_channel",
@@ -56,6 +57,10 @@ class ProtocolViolation(pika_exceptions.AMQPConnectionError, pika_exceptions.Pro
 
 class NoFreeChannels(WithText, pika_exceptions.NoFreeChannels):
     """As many channels are open as the broker, or `channel_max`, allows."""
+
+
+class TokenRefused(WithText, pika_exceptions.AMQPConnectionError):
+    """A token endpoint of OAuth 2.0 gave no token; the text says what it answered."""
 
 
 class BrokerLimit(pika_exceptions.AMQPConnectionError, ValueError):
