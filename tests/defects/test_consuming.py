@@ -11,11 +11,7 @@ from pika import exceptions, spec
 from twisted.internet import defer
 
 from tests.support.outcome import call, run, watch
-from tests.support.session import Session
-
-
-def bodies(messages: Any) -> list[bytes]:
-    return [message.body for message in messages]
+from tests.support.session import Session, bodies
 
 
 def cancel(session: Session, channel: Any, tag: str = "t") -> None:

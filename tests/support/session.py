@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -179,3 +179,8 @@ def public_names(cls: type) -> dict[str, Any]:
     return {
         name: inspect.getattr_static(cls, name) for name in dir(cls) if not name.startswith("_")
     }
+
+
+def bodies(messages: Iterable[Any]) -> list[bytes]:
+    """Return the bodies of messages, in their order."""
+    return [message.body for message in messages]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from pika import exceptions, spec
 
 from pika_twisted.pika_state.channel_numbers import ChannelNumbers
 from tests.support.outcome import call, watch
-from tests.support.session import Session
+from tests.support.session import Session, bodies
 
 
 def test_deliveries_behind_channel_close_are_dropped(
@@ -156,3 +157,28 @@ def test_numbers_that_were_asked_for_are_left_out() -> None:
     numbers.close(2)
     assert numbers.next({1}, limit=10) == 3
     assert numbers.drop(2) and not numbers.drop(3)
+
+
+def test_a_channel_opened_while_another_one_closes(session: Session) -> None:
+    """The number is free again when the close handlers run."""
+    protocol = session.open()
+    channel = session.channel()
+    opening: list[Any] = []
+    channel.on_closed.addCallback(lambda reason: opening.append(call(protocol.channel)))
+    session.peer.close_channel(channel, 404, "NOT_FOUND")
+    opened = session.peer.expect(spec.Channel.Open)
+    session.peer.send(opened.channel_number, spec.Channel.OpenOk())
+    assert opening[0].result().is_open
+
+
+def test_the_number_of_a_closed_channel_can_be_asked_for(session: Session) -> None:
+    for _ in range(3):
+        channel = session.channel(5)
+        queue = session.consumer(channel)
+        session.peer.deliver(channel, "t", b"x")
+        assert bodies(queue.pending) == [b"x"]
+        channel.close()
+        session.peer.expect(spec.Channel.Close)
+        session.peer.deliver(channel, "t", b"late", first=2)
+        session.peer.send(channel, spec.Channel.CloseOk())
+        assert channel.is_closed

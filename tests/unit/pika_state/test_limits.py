@@ -140,3 +140,12 @@ def test_unknown_consumers_that_are_cancelled_at_a_time(session: Session) -> Non
     session.peer.forget()
     assert deliver("stranger 149") == ["Basic.Nack", "Basic.Cancel"]
     assert channel.is_open
+
+
+def test_a_peer_that_says_nothing(session: Session) -> None:
+    ready = watch(session.connect().ready)
+    session.turn(14)
+    assert ready.pending
+    session.turn(2)
+    ready.failure(exceptions.AMQPConnectionError)
+    assert session.transport.aborted

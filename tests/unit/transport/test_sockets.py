@@ -18,6 +18,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 import pika_twisted
 from pika_twisted.transport import sockets
+from tests.support.session import Session
 
 KEEP_IDLE = {"TCP_KEEPIDLE": 60}
 
@@ -216,3 +217,20 @@ def test_one_put_into_the_class_is_handed_them_first(
     protocol.dataReceived(b"AMQP")
     assert read == [b"AMQP"]
     protocol.connectionLost()
+
+
+@pytest.mark.parametrize("layers", ["transport", "socket", "wrapped socket"])
+@pytest.mark.parametrize("size", [None, 0, 12345])
+def test_the_read_size_is_set_where_octets_are_read(
+    session: Session, layers: str, size: int | None
+) -> None:
+    """Set on a TLS transport it would stay there: the socket below reads as before."""
+    session.layers = layers
+    options = {} if size is None else {"buffer_size": size}
+
+    def factory(parameters: Any, reactor: Any) -> Any:
+        return session.adapter.TwistedProtocolConnection(parameters, reactor, **options)
+
+    session.open(factory=factory)
+    expected = {None: 256 * 1024, 0: 2**16}.get(size, size)
+    assert session.transport.bufferSize == expected

@@ -1,0 +1,38 @@
+"""pika's channel state machine, as mended: synchronous methods and their answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pika import spec
+
+from tests.support.outcome import watch
+from tests.support.session import Session
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        (lambda channel: channel.queue_declare("q"), spec.Queue.DeclareOk("q", 0, 0)),
+        (lambda channel: channel.basic_get("q"), spec.Basic.GetEmpty()),
+        (lambda channel: channel.basic_consume("q", consumer_tag="t"), spec.Basic.ConsumeOk("t")),
+        (lambda channel: channel.confirm_delivery(), spec.Confirm.SelectOk()),
+    ],
+    ids=["declare", "get", "consume", "select"],
+)
+def test_an_answer_that_comes_within_the_write(session: Session, ask: Any, answer: Any) -> None:
+    channel = session.channel()
+    write = session.transport.write
+
+    def write_and_answer(octets: bytes) -> None:
+        session.transport.write = write  # type: ignore[method-assign]
+        write(octets)
+        session.peer.send(channel, answer)
+
+    session.transport.write = write_and_answer  # type: ignore[method-assign]
+    asking = watch(ask(channel))
+    asking.result()
+    following = watch(channel.queue_purge("q"))
+    session.peer.send(channel, spec.Queue.PurgeOk(0))
+    following.result()
