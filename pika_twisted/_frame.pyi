@@ -221,7 +221,10 @@ class ChannelEncoder:
     slow_ack: Any
     slow_publish: Any
     succeeded: Any
+    sent_properties: bytes | None
     expect: Any
+    @property
+    def sent_properties(self) -> bytes | None: ...
     @property
     def number(self) -> int: ...
     def __new__(cls, output: OutputBuffer, number: int) -> Self: ...

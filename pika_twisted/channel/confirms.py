@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from pika.exceptions import NackError, UnroutableError
-from pika.spec import Basic
+from pika.spec import Basic, BasicProperties
 from twisted.internet import defer
 
 from pika_twisted._reasons import fresh_exception
@@ -28,6 +28,10 @@ LOGGER = logging.getLogger("pika_twisted")
 #: length and its ends are (hashing 16 MiB takes longer than sending it), and bodies are compared.
 _KEYED_BODY = 512
 
+#: Properties none of which is set: flags alone.
+_NO_PROPERTIES = bytes(2)
+
+#: Exchange, routing key and body.
 _Key = tuple[Any, Any, Any]
 
 _Ack = Basic.Ack
@@ -35,7 +39,7 @@ _Nack = Basic.Nack
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """Default no-op callback."""
 
 
 class PublisherConfirms:
@@ -52,10 +56,11 @@ class PublisherConfirms:
         self._deliveries: dict[int, defer.Deferred[Any]] = {}
         # What returns are matched by. Plain publishes are never returned by RabbitMQ.
         self._plain: dict[int, _Key] = {}
-        self._mandatory: dict[int, _Key] = {}
+        # With their encoded properties.
+        self._mandatory: dict[int, tuple[_Key, bytes]] = {}
         self._long_bodies: dict[int, bytes] = {}
         # Most keys have one number, and a deque of one takes 0.7 KiB.
-        self._by_key: dict[_Key, int | deque[int]] = {}
+        self._by_key: dict[tuple[_Key, bytes], int | deque[int]] = {}
         self._returned: dict[int, Any] = {}
         self._over = False
         #: Called when one more publish begins to wait.
@@ -92,9 +97,16 @@ class PublisherConfirms:
         self._selected = True
 
     def expect(
-        self, exchange: Any, routing_key: Any, body: Any, mandatory: bool = False
+        self,
+        exchange: Any,
+        routing_key: Any,
+        body: Any,
+        mandatory: bool = False,
+        properties: bytes | None = None,
     ) -> defer.Deferred[Any]:
         """Number one more publish and return the Deferred of its confirm.
+
+        `properties`, of a mandatory one, are the encoded ones.
 
         It fires with the Basic.Ack, or fails with UnroutableError or NackError (whose `messages`
         hold what the broker returned), or with the reason given to `fail_all`. Cancelled, it keeps
@@ -109,14 +121,14 @@ class PublisherConfirms:
         if not mandatory:
             self._plain[number] = key
         else:
-            self._mandatory[number] = key
+            full = self._mandatory[number] = (key, properties or _NO_PROPERTIES)
             if len(body) > _KEYED_BODY:
                 self._long_bodies[number] = body
-            known = self._by_key.setdefault(key, number)
+            known = self._by_key.setdefault(full, number)
             if isinstance(known, deque):
                 known.append(number)
             elif known != number:
-                self._by_key[key] = deque((known, number))
+                self._by_key[full] = deque((known, number))
         deferred = self._deliveries[number] = unconfirmed()
         self.awaited()
         return deferred
@@ -159,14 +171,15 @@ class PublisherConfirms:
     def returned(self, message: Any) -> bool:
         """Note that the broker returned a ReceivedMessage; False when no publish matches.
 
-        It is the oldest outstanding mandatory one with that exchange, routing key and body, for
-        RabbitMQ returns in publish order. Properties don't count: it strips the BCC header.
+        It is the oldest outstanding mandatory one with that exchange, routing key, body and
+        properties, for RabbitMQ returns in publish order. Where none has these properties (it
+        strips the header BCC, and another broker may do more), it is the oldest without them.
         """
         if not self._selected:
             return False
         method, body = message.method, _as_bytes(message.body)
         key = _key(method.exchange, method.routing_key, body)
-        number = self._take_mandatory(key, body)
+        number = self._take_mandatory(key, body, message.properties)
         if number is None:
             number = next((n for n, plain in self._plain.items() if plain == key), None)
             if number is None:
@@ -219,7 +232,7 @@ class PublisherConfirms:
             return None
         return self._returned.pop(number, None)
 
-    def _prune(self, key: _Key) -> None:
+    def _prune(self, key: tuple[_Key, bytes]) -> None:
         """Drop settled numbers from the front of a key's queue (confirms come mostly in order)."""
         numbers, mandatory = self._by_key[key], self._mandatory
         if not isinstance(numbers, deque):
@@ -233,21 +246,55 @@ class PublisherConfirms:
             # The oldest waits for ever while others are confirmed behind it.
             self._by_key[key] = deque(n for n in numbers if n in mandatory)
 
-    def _take_mandatory(self, key: _Key, body: bytes) -> int | None:
-        """The oldest outstanding mandatory publish of that key and body; no longer returnable."""
-        numbers = self._by_key.get(key, ())
-        for number in (numbers,) if isinstance(numbers, int) else numbers:
+    def _take_mandatory(self, key: _Key, body: bytes, properties: Any) -> int | None:
+        """The mandatory publish that came back, or None; it can't come back again."""
+        raw = getattr(properties, "raw", None) or _NO_PROPERTIES
+        numbers = self._by_key.get((key, raw), ())
+        number = next(self._with_body((numbers,) if isinstance(numbers, int) else numbers, body), 0)
+        if not number:
+            number = self._similar(key, body, raw)
+        if not number:
+            return None
+        full = self._mandatory.pop(number)
+        self._long_bodies.pop(number, None)
+        self._prune(full)
+        return number
+
+    def _with_body(self, numbers: Iterable[int], body: bytes) -> Iterator[int]:
+        for number in numbers:
             if number in self._mandatory and self._long_bodies.get(number, body) == body:
-                del self._mandatory[number]
-                self._long_bodies.pop(number, None)
-                self._prune(key)
-                return number
-        return None
+                yield number
+
+    def _similar(self, key: _Key, body: bytes, raw: bytes) -> int:
+        """The oldest with properties that say the same, else the oldest of that key; 0: none."""
+        same = [number for number, full in self._mandatory.items() if full[0] == key]
+        candidates = list(self._with_body(same, body))
+        if len(candidates) > 1:
+            wanted = _without_bcc(raw)
+            known: dict[bytes, bool] = {}
+            for number in candidates:
+                octets = self._mandatory[number][1]
+                if octets not in known:
+                    known[octets] = _without_bcc(octets) == wanted
+                if known[octets]:
+                    return number
+        return candidates[0] if candidates else 0
 
 
 def _as_bytes(body: Any) -> bytes:
     """A body as the wire has it (bytes are not copied)."""
     return body.encode("utf-8") if isinstance(body, str) else bytes(body)
+
+
+def _without_bcc(octets: bytes) -> Any:
+    """What encoded properties say, without the header that RabbitMQ strips."""
+    try:
+        fields = vars(BasicProperties().decode(octets))
+    except Exception:  # pika refuses some that can be sent, timestamps beyond year 9999 say
+        return octets
+    headers = fields["headers"] or {}
+    fields["headers"] = {key: value for key, value in headers.items() if key != "BCC"}
+    return fields
 
 
 def _as_text(name: Any) -> Any:

@@ -70,7 +70,9 @@ class Publishing:
         # Registered before it is written: a transport may answer within write().
         confirms = self._confirms
         if confirms.enabled:
-            deferred = confirms.expect(exchange, routing_key, body, mandatory)
+            channel = self._channel
+            encoded = channel.encoder.sent_properties if isinstance(channel, Channel) else None
+            deferred = confirms.expect(exchange, routing_key, body, mandatory, encoded)
         else:
             deferred = succeeded()
         if due:

@@ -210,6 +210,8 @@ cdef class ChannelEncoder:
     cdef public object slow_ack, slow_publish
     #: Makes the result of basic_publish(); with the arguments in confirm mode, None in any other.
     cdef public object succeeded, expect
+    #: The encoded properties of the latest mandatory publish, which its return is known by.
+    cdef readonly bytes sent_properties
 
     def __cinit__(self, OutputBuffer output not None, int number):
         if not 0 <= number <= 0xFFFF:
@@ -268,8 +270,10 @@ cdef class ChannelEncoder:
         # Made before it is written: a transport may answer within write().
         if self.expect is None:
             result = self.succeeded()
+        elif mandatory:
+            result = self.expect(exchange, routing_key, body, True, self.sent_properties)
         else:
-            result = self.expect(exchange, routing_key, body, mandatory)
+            result = self.expect(exchange, routing_key, body)
         if due:
             self.flush()
         return result
@@ -308,6 +312,7 @@ cdef class ChannelEncoder:
         cdef Py_ssize_t body_size = PyBytes_GET_SIZE(body)
         cdef ShortString exchange_octets, key_octets
         cdef unsigned char* at
+        cdef Py_ssize_t begin
         get_short_string(exchange, "exchange", &exchange_octets)
         get_short_string(routing_key, "routing_key", &key_octets)
         at = output.method_frame(
@@ -328,7 +333,13 @@ cdef class ChannelEncoder:
             memcpy(at + CONTENT_HEADER_SIZE, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
             store_content_header(at, body_size)
         else:
+            begin = output.used + HEAD_SIZE + CONTENT_HEADER_SIZE
             self.header_frame(properties, body_size)
+            if mandatory:
+                encoded = PyBytes_FromStringAndSize(
+                    PyBytes_AS_STRING(<object>output.octets) + begin, output.used - 1 - begin
+                )
+        self.sent_properties = encoded
         return output.bodies(self.number, <octets>PyBytes_AS_STRING(body), body_size)
 
     cdef int header_frame(self, properties, Py_ssize_t body_size) except -1:

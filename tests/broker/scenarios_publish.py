@@ -56,6 +56,34 @@ async def mandatory_burst(env: Env, routable: Any, body: bytes | None = None) ->
     equal(len(bodies), total // 2, "messages that arrived")
 
 
+@scenario(timeout=60, variants={"plain": {}, "cc_and_bcc": {"CC": ["b"], "BCC": ["c"]}})
+async def returns_by_headers(env: Env, **more: Any) -> None:
+    """2,000 publishes of one key and body to a headers exchange, every second one unroutable.
+
+    Half way the binding changes: then it is the other half that is unroutable.
+    """
+    _, channel = await env.open()
+    exchange = "returns-" + env.name()
+    queue = env.name()
+    await channel.exchange_declare(exchange, "headers", auto_delete=True)
+    await channel.queue_declare(queue, exclusive=True)
+    await channel.queue_bind(queue, exchange, "", {"to": 0, "x-match": "all"})
+    await channel.confirm_delivery()
+
+    def publish(number: int) -> Any:
+        properties = pika.BasicProperties(headers={"to": number % 2, "n": number, **more})
+        return channel.basic_publish(exchange, "k", b"the same", properties, mandatory=True)
+
+    for routed in (0, 1):
+        results = await outcomes(env, [publish(number) for number in range(2_000)])
+        for number, result in enumerate(results):
+            equal(isinstance(result, UnroutableError), number % 2 != routed, f"{number} returned")
+            if isinstance(result, UnroutableError):
+                equal(result.messages[0].properties.headers["n"], number, "the returned message")
+        await channel.queue_bind(queue, exchange, "", {"to": 1, "x-match": "all"})
+        await channel.queue_unbind(queue, exchange, "", {"to": 0, "x-match": "all"})
+
+
 @scenario(timeout=60)
 async def confirms_of_persistent_messages(env: Env) -> None:
     """10,000 persistent publishes to a quorum queue: every confirm comes, every message too."""

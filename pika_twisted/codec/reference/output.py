@@ -99,6 +99,8 @@ class ChannelEncoder:
         #: Makes the result of basic_publish(); with the arguments in confirm mode, None elsewhere.
         self.succeeded: Any = None
         self.expect: Any = None
+        #: The encoded properties of the latest mandatory publish, which its return is known by.
+        self.sent_properties: bytes | None = None
         self._output = output
 
     def ack(self, delivery_tag: int | None = 0, multiple: bool = False) -> bool:
@@ -139,6 +141,7 @@ class ChannelEncoder:
         size = sum(map(len, header)) + _FRAME_OVERHEAD
         if size > max(limit, _FRAME_MIN_SIZE):
             raise ValueError(f"properties: a header frame of {size} octets, frame_max is {limit}")
+        self.sent_properties = b"".join(header[1:])
         step = limit - _FRAME_OVERHEAD
         bodies = [octets[begin : begin + step] for begin in range(0, len(octets), step)]
         return self._output._append(
@@ -166,8 +169,10 @@ class ChannelEncoder:
             return self.slow_publish(*arguments)
         if self.expect is None:
             result = self.succeeded()
+        elif mandatory:
+            result = self.expect(exchange, routing_key, body, True, self.sent_properties)
         else:
-            result = self.expect(exchange, routing_key, body, mandatory)
+            result = self.expect(exchange, routing_key, body)
         if due:
             self.flush()
         return result
