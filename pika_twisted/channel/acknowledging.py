@@ -28,7 +28,11 @@ class Settling:
 
     def __init__(self) -> None:
         self._ledger: Ledger | None = None
-        self._auto_ack_tags: set[str] = set()
+        #: Where a consumer tag changed between manual acks and auto_ack: above which delivery tag,
+        #: and to which of the two.
+        self._auto_ack_tags: dict[str, list[tuple[int, bool]]] = {}
+        #: The latest message that came through pika's state machine, or by Basic.Get.
+        self._last_indirect = 0
         #: A consumer or get has been asked for: messages may have come.
         self._has_received = False
         #: Messages of a channel that is gone are settled silently: they are delivered again.
@@ -85,7 +89,7 @@ class Settling:
         """Look at every ack from now on."""
         ours = isinstance(self._channel, Channel)
         hold = self._channel.connection.outbound.hold_acks if ours else None
-        ledger = self._ledger = Ledger(self._encoder, first, batch, hold)
+        ledger = self._ledger = Ledger(self._encoder, first, batch, hold, self._last_delivery_tag)
         ledger.complete = complete
         self._encoder = ledger
         if ours:
@@ -94,13 +98,36 @@ class Settling:
             self._note_deliveries(consumer)
         return ledger
 
+    def _last_delivery_tag(self) -> int:
+        """Return the tag of the latest message that has come, handed out or not."""
+        channel = self._channel
+        direct = channel.last_delivery_tag() if isinstance(channel, Channel) else 0
+        return max(direct, self._last_indirect)
+
+    def _on_indirect(self, method: Any, auto_ack: bool) -> None:
+        """Note a message that the decoder has not put into a queue itself."""
+        delivery_tag = getattr(method, "delivery_tag", 0)  # that of a test's double has none
+        self._last_indirect = max(self._last_indirect, delivery_tag)
+        if auto_ack and self._ledger is not None:
+            self._ledger.skip(delivery_tag)
+
+    def _note_mode(self, consumer_tag: str, auto_ack: bool) -> None:
+        """Remember how a consumer that begins is acknowledged; its tag may have been another's."""
+        modes = self._auto_ack_tags.get(consumer_tag)
+        if modes is None:
+            if not auto_ack or self._ledger is not None:  # which is told of each auto_ack message
+                return
+            modes = self._auto_ack_tags[consumer_tag] = [(0, False)]
+        if modes[-1][1] != auto_ack:
+            modes.append((self._last_delivery_tag(), auto_ack))
+
+    def _is_auto_ack(self, method: Any) -> bool:
+        """Whether a message was delivered with auto_ack, as far as the ledger does not know."""
+        modes = self._auto_ack_tags.get(getattr(method, "consumer_tag", None) or "", ())
+        return next((auto for above, auto in reversed(modes) if method.delivery_tag > above), False)
+
     def _note_deliveries(self, consumer: Consumer) -> None:
-        """Have the ledger told what comes for a consumer."""
-        ledger = self._ledger
-        if ledger is None:
-            return
-        consumer.keep(ledger)
-        consumer.note_pending(ledger)
+        """Have the ledger told what comes for an auto_ack consumer."""
         if consumer.auto_ack and consumer.consumer_tag is not None:
             # Its tags are to be skipped one by one; the decoder would hand them out unseen.
             self._channel.deliver_indirectly(consumer.consumer_tag)
@@ -117,7 +144,7 @@ class Settling:
         tag = getattr(method, "delivery_tag", None)
         if tag is None:
             raise TypeError("A message that the broker returned can't be acknowledged or refused")
-        if self._auto_ack_tags and getattr(method, "consumer_tag", None) in self._auto_ack_tags:
+        if self._auto_ack_tags and self._is_auto_ack(method):
             raise AlreadySettled(
                 f"The message with delivery tag {tag} was delivered with auto_ack: the broker "
                 "counts it as acknowledged"

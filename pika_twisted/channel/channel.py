@@ -57,6 +57,8 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         self._queue_name_to_consumer_tags: Any = TagIndex()
         self._details: dict[str, Consumer] = {}
         self._last_declared = ""
+        #: How many Basic.Recover wait for their answer.
+        self._recovering = 0
         self._observers = OrderedSet()
         self._encoder: Any = (
             channel.encoder if isinstance(channel, Channel) else PlainEncoder(channel)
@@ -300,7 +302,6 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
             consumer.consumer_tag = method_frame.method.consumer_tag
             consumer.queue_name = queue or self._last_declared
             if consumer.abandoned:
-                consumer.keep(self._ledger)  # what still comes needs no ack, or is given back
                 self._cancel_consumer(consumer)
             else:
                 self._add_consumer(consumer)
@@ -334,11 +335,9 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         self._queue_name_to_consumer_tags.add(consumer.queue_name, tag)
         if isinstance(self._channel, Channel):
             self._channel.subscribe(tag, consumer.queue.pending, self, consumer)
-        if not consumer.auto_ack:
-            self._auto_ack_tags.discard(tag)
-        elif self._ledger is None:  # which is told of each message, whatever had the tag before
-            self._auto_ack_tags.add(tag)
-        self._note_deliveries(consumer)
+        self._note_mode(tag, consumer.auto_ack)
+        if self._ledger is not None:
+            self._note_deliveries(consumer)
 
     def _remove_consumer(self, consumer_tag: str, reason: BaseException, **how: bool) -> None:
         """Nothing more comes for this consumer: close its queue."""
@@ -361,8 +360,8 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         cancelled.addBoth(lambda _result: consumer.report_dropped())
 
     def _requeue(self, delivery_tag: int) -> None:
-        """Give a message back that nobody here wants."""
-        if self._channel.is_open:
+        """Give a message back that has no user here, unless `basic_recover()` does so."""
+        if self._channel.is_open and not self._recovering:
             self.basic_nack(delivery_tag)
 
     def basic_cancel(
@@ -418,10 +417,33 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
             self._remove_consumer(consumer_tag, reason)
         return method_frame
 
+    def basic_recover(self, requeue: bool = False) -> defer.Deferred[Any]:
+        """Ask for all messages that aren't acknowledged to be delivered again.
+
+        They can't be acknowledged any more from this call on. Fires with Basic.RecoverOk. RabbitMQ
+        knows only `requeue=True`: otherwise the Deferred fails with MethodNotImplemented there,
+        nothing is sent.
+        """
+        before = self._recovering
+        self._recovering += 1
+        answer = super().basic_recover(requeue)
+        if answer.called:
+            self._recovering = before  # it was refused here, or answered within write()
+        else:
+            self._void_open_tags()
+        return answer
+
     def _on_recovered(self, method_frame: Any) -> Any:
-        if self._ledger is not None:
-            self._ledger.void()
+        self._recovering -= 1
+        self._void_open_tags()
         return method_frame
+
+    def _void_open_tags(self) -> None:
+        """What has come is given back by the broker: an ack of it would close the channel."""
+        if self._ledger is not None:
+            if isinstance(self._channel, Channel):
+                self._channel.connection.flush()  # acks that are held back
+            self._ledger.void()
 
     # The end
 

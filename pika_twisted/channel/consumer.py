@@ -9,7 +9,6 @@ from typing import Any
 from pika_twisted.codec.errors import UndecodableProperties
 from pika_twisted.deferreds.lazy import Waker
 
-from .ledger import Ledger
 from .queue import ClosableDeferredQueue, ReceivedMessage, stock_wake
 
 LOGGER = logging.getLogger("pika_twisted")
@@ -56,8 +55,6 @@ class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
         self.stopping = False
         #: Called instead of closing the queue, which somebody else looks after then.
         self.on_end: Callable[..., Any] | None = None
-        #: Is told what comes, where the channel keeps one.
-        self.ledger: Ledger | None = None
         # A queue that does more when it is woken is told each time.
         self.simple = type(queue).wake is stock_wake
         self._requeue = requeue
@@ -67,24 +64,16 @@ class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
 
     def on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Take a message that came through pika's state machine."""
-        if self.ledger is not None and self.auto_ack:
-            self.ledger.skip(method.delivery_tag)
+        self.channel._on_indirect(method, self.auto_ack)
         if self.abandoned:
             self._turn_back(method.delivery_tag)
         else:
             self.queue.pending.append(ReceivedMessage(self.channel, method, properties, body))
             self.wake()
 
-    def keep(self, ledger: Ledger | None) -> None:
-        """Tell this ledger what comes from now on."""
-        self.ledger = ledger
-        self.simple = self.simple and ledger is None
-
     def wake(self) -> None:
         """Hand out what the decoder, or `on_message()`, put into the queue."""
         queue = self.queue
-        if self.ledger is not None:
-            self.note_pending(self.ledger)
         if queue.closed is None:
             queue.wake()
             if not self._warned and len(queue.pending) > LARGE_BACKLOG:
@@ -99,16 +88,6 @@ class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
                 self.consumer_tag,
             )
             self._stop(self)
-
-    def note_pending(self, ledger: Ledger) -> None:
-        """Tell a ledger of the latest message that waits."""
-        pending = self.queue.pending
-        if pending and self._has_brought(pending[-1]):
-            ledger.note(pending[-1].method.delivery_tag)
-        else:  # what the user has put behind it; what a recovered queue has from before
-            last = next(filter(self._has_brought, reversed(pending)), None)
-            if last is not None:
-                ledger.note(last.method.delivery_tag)
 
     def _has_brought(self, message: Any) -> bool:
         return isinstance(message, ReceivedMessage) and message.channel is self.channel

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pika import exceptions as pika_exceptions
 from pika import spec, validators
@@ -18,9 +18,6 @@ from pika_twisted._arguments import check_auto_ack
 from pika_twisted._reasons import fresh_exception
 
 from .queue import AutoAcknowledged, ReceivedMessage
-
-if TYPE_CHECKING:
-    from .ledger import Ledger
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -39,7 +36,7 @@ class Getting:
 
     _channel: Any
     _closed: BaseException | None
-    _ledger: Ledger | None
+    _on_indirect: Callable[[Any, bool], None]
     _has_received: bool
     _last_declared: str
     _requeue: Callable[[int], None]
@@ -77,9 +74,7 @@ class Getting:
 
         def got(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             self._gets.remove(get)
-            if self._ledger is not None:
-                note = self._ledger.skip if auto_ack else self._ledger.note
-                note(method.delivery_tag)
+            self._on_indirect(method, auto_ack)
             self._on_got(get, kind(self, method, properties, body))
 
         def abandon(_: Any) -> None:

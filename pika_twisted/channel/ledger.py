@@ -36,6 +36,7 @@ class Ledger:
     :param first: the lowest tag that is looked after; settling a lower one is only remembered
     :param batch: let so many acks leave together; 1 to let each leave at once
     :param hold: called with this ledger when acks are held back; is to call `emit()` soon
+    :param received: returns the tag of the latest message that has come
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Ledger:
         first: int = 1,
         batch: int = 1,
         hold: Callable[[Ledger], Any] | None = None,
+        received: Callable[[], int] = lambda: 0,
     ) -> None:
         self._encoder = encoder
         self.publish = encoder.publish
@@ -51,6 +53,7 @@ class Ledger:
         #: Seconds that held acks may wait beyond the turn: what `hold` goes by.
         self.delay: float = 0.0
         self._hold = hold
+        self._received = received
         # Every tag from the first up to here is settled.
         self._low = self._first = first
         # Settled tags above a gap, in runs: not more of them than open tags below, however long one
@@ -170,7 +173,7 @@ class Ledger:
     def void(self) -> None:
         """The broker has taken back everything that was open: naming it would be an error."""
         self._end, self._apart = 0, {}
-        self._settle_up_to(self._highest)
+        self._settle_up_to(self._last_received())
 
     def emit(self) -> bool:
         """Encode the acks that are held back; whether they have to be flushed now."""
@@ -188,6 +191,9 @@ class Ledger:
         return due
 
     # Inside
+
+    def _last_received(self) -> int:
+        return max(self._highest, self._received())
 
     def _claim(self, tag: Any) -> None:
         if isinstance(tag, int) and self.is_settled(tag):
@@ -261,9 +267,9 @@ class Ledger:
         tag = 0 if delivery_tag is None else delivery_tag
         if isinstance(tag, bool) or not isinstance(tag, int):
             return bool(getattr(self._encoder, name)(tag, True, *arguments))  # which says why not
-        if tag == 0 and self.batch > 1:
-            # The broker would take 0 for what is still under way, too: tags nobody here has seen.
-            tag = self._highest
+        if tag == 0 and (self.complete or self.batch > 1):
+            # The broker would take 0 for what is still under way, too: tags not seen here.
+            tag = self._last_received()
             if tag < self._low:
                 return self.emit()
         elif tag:
@@ -272,7 +278,7 @@ class Ledger:
         if tag >= self._low and self.is_settled(tag):  # named by emit() just now
             tag = self._starts[bisect_right(self._starts, tag) - 1] - 1  # the open one below it
         due = getattr(self._encoder, name)(tag, True, *arguments) or due
-        self._settle_up_to(tag or self._highest)
+        self._settle_up_to(tag or self._last_received())
         return due
 
     def _settle_up_to(self, tag: int) -> None:

@@ -41,6 +41,7 @@ cdef class ChannelState:
     cdef bint swallowed             # oversized: its body is read over
     cdef object method
     cdef object properties
+    cdef uint64_t last_tag          # of the latest message that a subscription got
     cdef uint64_t body_size, missing
     cdef PyObject* body             # bytes in the making; nobody else holds them
     cdef Py_ssize_t filled, allocated

@@ -176,6 +176,11 @@ cdef class FrameDecoder:
             state.subscriptions.pop(tag_octets(consumer_tag), None)
             state.last_found = None
 
+    def last_delivery_tag(self, int channel_number):
+        """The tag of the latest message that a subscription of that channel got; 0: none."""
+        cdef ChannelState state = self.channels.get(channel_number)
+        return 0 if state is None else state.last_tag
+
     def collect_confirms(self, int channel_number, list confirms, token):
         """Put the Basic.Ack and Basic.Nack of that channel there; return them again with None."""
         cdef ChannelState state = self.channel_state(channel_number)
@@ -665,12 +670,15 @@ cdef class FrameDecoder:
     cdef int finish(self, ChannelState state) except -1:
         """A content is complete: hand it to its subscription, if it has one."""
         cdef Subscription subscription = state.subscription
+        cdef uint64_t delivery_tag
         if subscription is not None and not state.swallowed:
+            delivery_tag = (<_ContentMethod>state.method).tag
             subscription.backlog.push(new_message(
                 self.message_class, subscription.channel, state.method, state.properties,
                 state.take_body(),
             ))
             self.messages_direct += 1
+            state.last_tag = delivery_tag
             self.report(subscription.token, &subscription.reported)
         state.end_content()
         return 0

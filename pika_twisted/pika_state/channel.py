@@ -311,6 +311,10 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if not self._observed:
             self.connection.subscribe(self.channel_number, consumer_tag, backlog, channel, token)
 
+    def last_delivery_tag(self) -> int:
+        """Return the tag of the latest message that the decoder itself has put into a backlog."""
+        return int(self.connection.last_delivery_tag(self.channel_number))
+
     def deliver_indirectly(self, consumer_tag: str) -> None:
         """Send what comes for this consumer through its callback, message by message."""
         if self._direct.pop(consumer_tag, None) is not None:

@@ -398,6 +398,11 @@ class Connection(ClosingConnection):
         """Send what comes for this consumer through pika's state machine again."""
         self.inbound.decoder.unsubscribe(channel_number, consumer_tag)
 
+    def last_delivery_tag(self, channel_number: int) -> int:
+        """Return the tag of the latest message that the decoder itself has put into a backlog."""
+        decoder = self.inbound.decoder
+        return 0 if decoder is None else int(decoder.last_delivery_tag(channel_number))
+
     def collect_confirms(
         self, channel_number: int, confirms: list[Any] | None, token: object
     ) -> None:

@@ -159,6 +159,7 @@ class FrameDecoder:
         self._confirms: dict[int, _Subscription] = {}
         self._subscriptions: dict[tuple[int, bytes], _Subscription] = {}
         self._ready: list[_Subscription] = []
+        self._last_tags: dict[int, int] = {}
 
     @property
     def buffered(self) -> int:
@@ -220,9 +221,13 @@ class FrameDecoder:
             subscription.reported = False
         return [subscription.token for subscription in reported]
 
+    def last_delivery_tag(self, channel_number: int) -> int:
+        return self._last_tags.get(channel_number, 0)
+
     def forget_channel(self, channel_number: int) -> None:
         self._contents.pop(channel_number, None)
         self._confirms.pop(channel_number, None)
+        self._last_tags.pop(channel_number, None)
         for key in [key for key in self._subscriptions if key[0] == channel_number]:
             del self._subscriptions[key]
 
@@ -385,6 +390,7 @@ class FrameDecoder:
         # Not through message_class(...): as the compiled twin, which fills the tuple directly.
         self._deliver(subscription, tuple.__new__(self._message_class, fields))
         self.messages_direct += 1
+        self._last_tags[channel_number] = content.method.delivery_tag
 
     def _deliver(self, subscription: _Subscription, item: Any) -> None:
         subscription.backlog.append(item)

@@ -1,4 +1,4 @@
-"""Which of several alike mandatory publishes the broker has returned: the one with its properties."""
+"""Which of several mandatory publishes the broker has returned: the one with its properties."""
 
 from __future__ import annotations
 
