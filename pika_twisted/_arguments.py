@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pika
-from pika import frame, spec
+from pika import spec
+
+from pika_twisted.codec.methods import encode_method
 
 #: Seconds. The gain is there at 0.5 ms (docs/tuning.md). What is acked in the delay comes again
 #: after a crash: of a second 30,000 messages, at the rates measured there.
@@ -50,13 +52,13 @@ def _check_client_properties(properties: Any) -> None:
         return
     for name, value in properties.items():
         try:
-            start_ok = spec.Connection.StartOk({name: value}, "PLAIN", "", "en_US")
-            frame.Method(0, start_ok).marshal()
+            encode_method(0, spec.Connection.StartOk({name: value}, "PLAIN", "", "en_US"))
         except Exception as error:
+            # Not its text, which may hold the value.
             kind = ValueError if isinstance(value, (int, str)) else TypeError
             raise kind(
-                f"client_properties: {name!r} can't be sent: it is a {type(value).__name__} "
-                f"({type(error).__name__})"
+                f"client_properties: {name!r} can't be sent: there is a value in it, or it is one, "
+                f"that AMQP has no type for, of {type(value).__name__} ({type(error).__name__})"
             ) from None
 
 

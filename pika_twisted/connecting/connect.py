@@ -109,8 +109,8 @@ def connect(
     :param parameters: `pika.ConnectionParameters` with login, virtual host and the like for
         endpoints, or alone, without a target; or a function. With `ssl_options` an endpoint that
         does no TLS itself gets it
-    :param credentials: `pika.PlainCredentials` and the like instead of those in `target` and
-        `parameters`; or a function, which may return None for those
+    :param credentials: `pika.PlainCredentials` and the like, or a token as str, instead of those in
+        `target` and `parameters`; or a function, which may return None for those
     :param tls: how to encrypt, instead of what `target` says: an `ssl.SSLContext`, which is used as
         it is; `pika.SSLOptions`; what `twisted.internet.ssl.optionsForClientTLS()` gives; True for
         TLS that verifies the host against the platform's authorities; or a function. None and
@@ -222,8 +222,7 @@ def _typed(why: Exception, place: Place, once: _Once) -> BaseException:
         known = once.connection._impl.close_reason  # pika's state machine may have wrapped it
         if isinstance(known, Exception) and isinstance(why, pika_exceptions.AMQPError):
             why = known
-        server = once.connection._impl.server_properties
-        return explain(why, place, once.stage, server)
+        return explain(why, place, once.stage, once.connection._impl.rabbitmq_version)
     # Else it is of a function of the user's, or about the options.
     return explain(why, place, once.stage) if is_timeout(why) else why
 

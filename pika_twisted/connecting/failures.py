@@ -8,11 +8,9 @@ text says which broker, what happened, and what to look at next.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from pika import exceptions as pika_exceptions
-from pika import spec
 from twisted.internet import error
 
 from pika_twisted.exceptions import BrokerLimit, ProtocolViolation, Reason, reason
@@ -60,6 +58,8 @@ _OTHER_PORTS = {
     61613: "STOMP",
     61614: "STOMP",
 }
+#: What RabbitMQ takes since 4.1; before, and in AMQP, it is 4,096.
+_LEAST_FRAME_MAX = 8192
 _AMQP_PORT = "AMQP is mostly at 5672, and at 5671 with TLS"
 _LOGIN_HINT = "are user and password right, and may this user log in from here (guest: localhost)?"
 _VHOST_HINT = "does it exist, spelled like this, and has the user permissions for it?"
@@ -99,11 +99,13 @@ class TLSFailed(ConnectFailed, error.ConnectionLost):
     """No TLS: a certificate that doesn't verify, or only one of the two sides speaks it."""
 
 
-def explain(why: BaseException, place: Place, stage: str, server: Any = None) -> BaseException:
+def explain(
+    why: BaseException, place: Place, stage: str, version: tuple[int, ...] | None = None
+) -> BaseException:
     """The typed reason for what an attempt to connect to a place ended with.
 
     :param stage: how far it had come
-    :param server: the broker's server properties, as far as it has sent them
+    :param version: of the broker, if it has said that it is RabbitMQ
     """
     where = place.name
     tls_error: BaseException | None = why
@@ -115,7 +117,7 @@ def explain(why: BaseException, place: Place, stage: str, server: Any = None) ->
     if isinstance(why, ProtocolViolation) and why.args[1] == _IS_TLS:
         return _built(TLSFailed, f"{where}{_IS_TLS_HINT}", why)
     if isinstance(why, Reason):
-        return _from_broker(why, place, server or {})
+        return _from_broker(why, place, version)
     if isinstance(why, pika_exceptions.AMQPError):
         return why
     if isinstance(why, error.ConnectionRefusedError):
@@ -145,7 +147,7 @@ def _built(kind: type[ConnectFailed], text: str, cause: BaseException) -> Connec
 # The AMQP handshake
 
 
-def _from_broker(why: Reason, place: Place, server: dict[str, Any]) -> BaseException:
+def _from_broker(why: Reason, place: Place, version: tuple[int, ...] | None) -> BaseException:
     """The same reason, in a text that names the broker and the next step."""
     kind = type(why).__bases__[1]
     text = why.reply_text.rstrip(".")
@@ -154,10 +156,10 @@ def _from_broker(why: Reason, place: Place, server: dict[str, Any]) -> BaseExcep
         text = f"{place}: {text}"
     elif issubclass(kind, pika_exceptions.ProbableAuthenticationError):
         text = f"{place} refused the login: {text}; {_LOGIN_HINT}"
-    elif _refuses_frame_max(asked, server) and not isinstance(why, error.ConnectionDone):
+    elif _refuses_frame_max(asked, version) and not isinstance(why, error.ConnectionDone):
         text = (
-            f"{place}: RabbitMQ takes no frame_max below 8,192 since 4.1, and the parameters ask "
-            f"for {asked} ({text})"
+            f"{place}: RabbitMQ takes no frame_max below {_LEAST_FRAME_MAX:,} since 4.1, and the "
+            f"parameters ask for {asked:,} ({text})"
         )
         kind = BrokerLimit
     elif issubclass(kind, pika_exceptions.ProbableAccessDeniedError):
@@ -171,19 +173,10 @@ def _from_broker(why: Reason, place: Place, server: dict[str, Any]) -> BaseExcep
     return reason(kind, why.reply_code, text, orderly=orderly, cause=why)
 
 
-def _refuses_frame_max(asked: Any, server: dict[str, Any]) -> bool:
-    if not isinstance(asked, int) or not spec.FRAME_MIN_SIZE <= asked < 8192:
-        return False
-    version = rabbitmq_version(server)
-    return version is not None and version >= (4, 1)
-
-
-def rabbitmq_version(server: dict[str, Any]) -> tuple[int, int] | None:
-    """The version of RabbitMQ in server properties; None for other brokers."""
-    found = re.match(r"(\d+)\.(\d+)", str(server.get("version", "")))
-    if server.get("product") != "RabbitMQ" or found is None:
-        return None
-    return int(found[1]), int(found[2])
+def _refuses_frame_max(asked: Any, version: tuple[int, ...] | None) -> bool:
+    """Whether a broker, if it is RabbitMQ, refuses what the parameters ask for."""
+    small = isinstance(asked, int) and 0 < asked < _LEAST_FRAME_MAX
+    return small and version is not None and version >= (4, 1)
 
 
 def _port_hint(place: Place) -> str:

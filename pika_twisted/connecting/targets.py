@@ -81,7 +81,7 @@ class Place:
         if given is None:
             return self.parameters
         parameters = copy.copy(self.parameters)
-        parameters.credentials = given
+        parameters.credentials = _as_credentials(given)
         check_parameters(parameters)
         return parameters
 
@@ -100,6 +100,16 @@ class Asked:
         """The places of this round of attempts."""
         made = self.make(await maybe_await(self.ask()))
         return [place for each in made for place in await each.resolved()]
+
+
+def _as_credentials(given: Any) -> Any:
+    """pika's credentials; a token alone is a password without a user."""
+    if isinstance(given, str):
+        return pika.PlainCredentials("", given)
+    if not isinstance(given, tuple(pika.credentials.VALID_TYPES)):
+        kind = type(given).__name__
+        raise TypeError(f"credentials are pika.PlainCredentials, a token (str), ..., not {kind}")
+    return given
 
 
 async def maybe_await(result: Any) -> Any:
@@ -317,6 +327,8 @@ def _place(
     credentials: Any,
 ) -> Place:
     check_parameters(parameters)
+    if credentials is not None and not callable(credentials):
+        credentials = _as_credentials(credentials)
     if not _is_given(tls):
         return Place(where, endpoint, parameters, host, None, credentials=credentials)
     from . import tls as tls_module

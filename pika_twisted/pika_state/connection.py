@@ -23,7 +23,7 @@ from pika_twisted._guard import guarded
 from pika_twisted._requirements import numbers
 from pika_twisted.codec import chooser as _codec
 from pika_twisted.codec.methods import encode_method
-from pika_twisted.exceptions import DecodeError
+from pika_twisted.exceptions import BrokerLimit, DecodeError, reason
 from pika_twisted.stats import ChannelCounts
 from pika_twisted.transport.inbound import Inbound
 from pika_twisted.transport.outbound import FRAME_MIN_SIZE, Outbound
@@ -35,6 +35,10 @@ from . import heartbeat as liveness
 from .channel import Channel
 from .channel_numbers import ChannelNumbers
 from .closing import ClosingConnection
+
+#: Bytes of Connection.StartOk, its frame included: before the tuning it is `frame_min_size`, which
+#: RabbitMQ raised from 4,096 to 8,192 in 4.1, and made a setting (`initial_frame_max`).
+LONGEST_LOGIN = 4096
 
 #: What settles publishes of a channel in confirm mode.
 _CONFIRMS = (spec.Basic.Ack, spec.Basic.Nack)
@@ -285,8 +289,23 @@ class Connection(ClosingConnection):
     def _send_method(self, channel_number: int, method: Any, content: Any = None) -> None:
         if content:
             super()._send_method(channel_number, method, content)
-        else:
-            self._output_marshaled_frames([encode_method(channel_number, method)])
+            return
+        encoded = encode_method(channel_number, method)
+        if type(method) is spec.Connection.StartOk and self._is_too_long(len(encoded)):
+            return
+        self._output_marshaled_frames([encoded])
+
+    def _is_too_long(self, size: int) -> bool:
+        """Whether the broker resets connections with a Connection.StartOk of this size."""
+        version = self.rabbitmq_version
+        too_long = version is not None and version < (4, 1) and size > LONGEST_LOGIN
+        if too_long:
+            text = (
+                f"the login is too long: Connection.StartOk has {size:,} bytes, RabbitMQ before "
+                f"4.1 takes {LONGEST_LOGIN:,}; shorten the password (token) or client_properties"
+            )
+            self._terminate_stream(reason(BrokerLimit, 0, text, orderly=False))
+        return too_long
 
     # pika counts from 0 when a connection begins.
 
@@ -443,6 +462,12 @@ class Connection(ClosingConnection):
         return (self.server_properties or {}).get("product") == "RabbitMQ"
 
     @property
+    def rabbitmq_version(self) -> tuple[int, ...] | None:
+        """RabbitMQ's version in numbers; None before it says so, or if it is another broker."""
+        version = str((self.server_properties or {}).get("version", ""))
+        return numbers(version) or None if self.is_rabbitmq else None
+
+    @property
     def accept_consumer_cancel_ok(self) -> bool:
         """Whether the broker takes a Basic.CancelOk for its own Basic.Cancel (RabbitMQ 4.3.7)."""
         return bool((self.server_capabilities or {}).get("accept_consumer_cancel_ok", False))
@@ -450,8 +475,7 @@ class Connection(ClosingConnection):
     @property
     def times_out_deliveries(self) -> bool:
         """Whether the broker cancels consumers whose deliveries time out (RabbitMQ 4.3)."""
-        version = str((self.server_properties or {}).get("version", ""))
-        return self.is_rabbitmq and numbers(version) >= (4, 3)
+        return (self.rabbitmq_version or ()) >= (4, 3)
 
     # Callbacks of users: pika's methods, kept from raising into the state machine
 
