@@ -106,7 +106,8 @@ def _as_credentials(given: Any) -> Any:
     """pika's credentials; a token alone is a password without a user."""
     if isinstance(given, str):
         return pika.PlainCredentials("", given)
-    if not isinstance(given, tuple(pika.credentials.VALID_TYPES)):
+    kinds: Any = pika.credentials.VALID_TYPES
+    if not isinstance(given, tuple(kinds)):  # pika's own error shows the value
         kind = type(given).__name__
         raise TypeError(f"credentials are pika.PlainCredentials, a token (str), ..., not {kind}")
     return given
