@@ -8,13 +8,16 @@ from typing import Any
 
 import pika
 import pytest
+from twisted import internet
 from twisted.internet import endpoints, error
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
 
 import pika_twisted
 from pika_twisted import exceptions
 from pika_twisted.connecting import failures as connect_errors
 from pika_twisted.connecting.targets import Place
+from pika_twisted.recovery.service import RecoveringService
 from tests.support.outcome import watch
 from tests.support.session import Session
 
@@ -206,3 +209,23 @@ def test_a_port_that_wants_tls_is_told_by_its_answer() -> None:
     explained = explain(other, 5671, "the AMQP handshake")
     assert isinstance(explained, exceptions.ProtocolViolation)
     assert explained.args == (501, "broker:5671: no frame end")
+
+
+def test_the_installed_reactor_is_the_default(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = session.clock
+    monkeypatch.setattr(internet, "reactor", clock, raising=False)
+    target = TCP4ClientEndpoint(clock, "localhost", 5672)
+    assert RecoveringService(target).reactor is clock
+    connecting = pika_twisted.connect([])
+    watch(connecting).failure(ValueError)
+    channel = session.channel()
+    publisher = pika_twisted.Publisher(channel, timeout=5)
+    publishing = watch(publisher.publish("", "q", b"x"))
+    handling = watch(pika_twisted.consume(channel, "q", print))
+    clock.advance(5)
+    assert str(publishing.failure(pika_twisted.PublishTimeout)) == "not confirmed within 5 s"
+    assert handling.pending  # and fails with the connection
+    session.lose()
+    handling.failure(pika.exceptions.ChannelClosed)

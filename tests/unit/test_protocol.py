@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from pika import exceptions, spec
 from twisted.internet import defer
 
-from tests.support.outcome import run, watch
+from tests.support.outcome import call, run, watch
 from tests.support.session import Session
 
 
@@ -92,3 +93,39 @@ def test_leaving_async_with_waits_for_its_own_deferred(session: Session) -> None
     session.peer.send(0, spec.Connection.CloseOk())
     session.turn()
     leaving.result()
+
+
+def test_async_with(session: Session) -> None:
+    protocol = session.open()
+
+    async def using() -> None:
+        async with protocol as entered:
+            assert entered is protocol
+
+    outcome = run(using())
+    session.peer.expect(spec.Connection.Close)
+    assert outcome.pending
+    session.peer.send(0, spec.Connection.CloseOk())
+    session.turn()
+    outcome.result()
+    assert protocol.paused_seconds == 0
+
+
+def test_each_secret_has_its_own_answer(session: Session) -> None:
+    protocol = session.open()
+    first, second = (watch(protocol.update_secret(each, "expiry")) for each in "ab")
+    session.peer.send(0, spec.Connection.UpdateSecretOk())
+    first.result()
+    assert second.pending
+    session.peer.send(0, spec.Connection.UpdateSecretOk())
+    second.result()
+    assert protocol.is_open
+
+
+@pytest.mark.parametrize("wrong", [("token\ud800", "expiry"), (None, "expiry"), ("token", 5)])
+def test_a_secret_that_can_t_be_sent(session: Session, wrong: Any) -> None:
+    protocol = session.open()
+    refused = call(protocol.update_secret, *wrong).failure(TypeError)
+    assert "token" not in str(refused)
+    session.peer.expect_none()
+    assert not protocol._impl._awaits_broker()  # else a full queue would pause nothing any more

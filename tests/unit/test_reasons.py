@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pika.exceptions import UnroutableError
+from pika.exceptions import ChannelClosedByBroker, UnexpectedFrameError, UnroutableError
 from twisted.python.failure import Failure
 
 import pika_twisted
 from pika_twisted import exceptions
+from pika_twisted._endings import final_reason
 from pika_twisted._reasons import fresh_exception
 
 
@@ -103,3 +104,15 @@ def test_our_own_reasons_are_copied_whole() -> None:
         assert type(fresh) is type(reason)
         assert fresh.args == (320, "forced")
         assert fresh.__cause__ is cause
+
+
+def test_a_channel_s_own_reason_stays_as_it_is() -> None:
+    why = ChannelClosedByBroker(404, "NOT_FOUND")
+    assert exceptions.on_channel(why) is why
+
+
+def test_an_error_of_pika_s_ends_a_connection_as_a_violation() -> None:
+    why = UnexpectedFrameError("odd")
+    told = final_reason(why, True, 0)
+    assert isinstance(told, exceptions.ProtocolViolation) and told.__cause__ is why
+    assert "odd" in str(told)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pika_twisted import AlreadySettled
+from tests.support.outcome import watch
 from tests.support.session import Session
 
 
@@ -24,3 +25,16 @@ def test_an_ack_method_kept_from_before_the_first_look_at_acks(session: Session)
         ack(1)
     ack(2)
     assert [name for name in session.peer.names() if name == "Basic.Ack"] == ["Basic.Ack"] * 2
+
+
+def test_lost_while_acks_are_held_back(session: Session) -> None:
+    channel = session.channel()
+    channel.ack_batching = 10
+    channel.ack_batching = 20  # nothing was asked for yet
+    assert channel.ack_batching == 20
+    queue = session.consumer(channel)
+    session.peer.deliver(channel, "t", b"1")
+    watch(queue.get()).result().ack()
+    assert session.clock.getDelayedCalls()
+    session.lose()
+    assert not session.clock.getDelayedCalls()

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from pika import spec
+from pika import exceptions, spec
 from twisted.internet import defer
 
 from tests.support.outcome import TwistedLog, watch
@@ -105,3 +105,31 @@ def test_a_callback_that_meets_a_cancelled_future(
     loop.close()
     assert session.protocol.is_open
     assert len(twisted_log.flush(asyncio.CancelledError)) == 1
+
+
+def test_observing_a_closed_channel(session: Session) -> None:
+    channel = session.channel()
+    session.peer.close_channel(channel, 404, "NOT_FOUND")
+    observer: defer.Deferred[Any] = defer.Deferred()
+    channel.callback_deferred(observer, [spec.Basic.Deliver])
+    watch(observer).failure(exceptions.ChannelClosedByBroker)
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda channel, _: channel.callback_deferred(None, [spec.Basic.GetEmpty]),
+        lambda channel, _: channel.add_callback(None, [spec.Basic.GetEmpty]),
+        lambda channel, _: channel.add_on_close_callback(None),
+        lambda channel, _: channel.add_on_flow_callback(None),
+        lambda channel, _: channel.add_on_return_callback(None),
+        lambda _, protocol: protocol.add_on_connection_blocked_callback(None),
+        lambda _, protocol: protocol.add_on_connection_unblocked_callback(None),
+    ],
+)
+def test_a_callback_that_is_none_is_refused(session: Session, add: Any) -> None:
+    channel = session.channel()
+    with pytest.raises(TypeError, match="None"):
+        add(channel, session.protocol)
+    session.peer.send(channel, spec.Basic.GetEmpty())
+    assert session.protocol.is_open

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pika import exceptions
+from pika import exceptions, spec
 
 from pika_twisted import TwistedChannel
 from tests.support.outcome import TwistedLog, call, watch
@@ -107,3 +107,27 @@ def test_a_channel_that_is_gone_is_not_opened_again(session: Session) -> None:
         channel.open()
     session.peer.expect_none()
     assert channel.is_closed
+
+
+def test_closing_twice_and_with_a_code_that_can_t_be(session: Session) -> None:
+    channel = session.channel()
+    with pytest.raises(TypeError, match=r"Channel\.Close: can't encode reply_code=70000"):
+        channel.close(70_000)
+    session.peer.expect_none()
+    assert channel.is_open
+    channel.close(200, "done")
+    session.peer.expect(spec.Channel.Close)
+    with pytest.raises(exceptions.ChannelWrongStateError, match=r"closing: .*done"):
+        channel.close()
+    call(channel.basic_publish, "", "q", b"x").failure(exceptions.ChannelWrongStateError)
+    session.peer.send(channel, spec.Channel.CloseOk())
+    with pytest.raises(exceptions.ChannelWrongStateError, match=r"closed: .*done"):
+        channel.close()
+    session.peer.expect_none()
+
+
+def test_opened_by_hand(session: Session) -> None:
+    """As in pika; the broker would refuse it on an open channel."""
+    channel = session.channel()
+    channel.open()
+    assert session.peer.expect(spec.Channel.Open).channel_number == channel.channel_number

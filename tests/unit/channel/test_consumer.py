@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
 from typing import Any
 
@@ -11,6 +12,7 @@ from pika import exceptions, spec
 from twisted.internet import defer
 
 from pika_twisted import ClosableDeferredQueue
+from pika_twisted.channel import consumer as consumer_module
 from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import run, watch
 from tests.support.peer import encoded_method
@@ -260,3 +262,43 @@ def test_methods_put_into_the_class_of_queues_are_called(
     session.peer.deliver(channel, "t", b"body")
     assert message.result().body == b"body"
     assert calls == ["get", "wake"]
+
+
+def test_a_queue_that_is_closed_on_a_closing_channel(session: Session) -> None:
+    channel = session.channel()
+    queue = session.consumer(channel)
+    channel.close()
+    session.peer.expect(spec.Channel.Close)
+    queue.close(LookupError("enough"))
+    session.peer.expect_none()
+    watch(queue.get()).failure(LookupError)
+
+
+def test_a_consumer_that_nobody_wants_begins_on_a_closing_channel(session: Session) -> None:
+    channel = session.channel()
+    consuming = channel.basic_consume("q", consumer_tag="t")
+    outcome = watch(consuming)
+    consuming.cancel()
+    outcome.failure(defer.CancelledError)
+    channel.close()
+    session.peer.expect(spec.Basic.Consume)
+    session.peer.expect_none()  # one call at a time
+    session.peer.send(channel, spec.Basic.ConsumeOk("t"))
+    session.peer.expect(spec.Channel.Close)
+    session.peer.expect_none()  # which ends the consumer: no Basic.Cancel
+    session.peer.send(channel, spec.Channel.CloseOk())
+    watch(channel.on_closed).result()
+
+
+def test_a_large_backlog_is_warned_about_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consumer_module, "LARGE_BACKLOG", 2)
+    channel = session.channel()
+    queue = session.consumer(channel)
+    with caplog.at_level(logging.WARNING):
+        for first in (1, 4, 7):
+            session.peer.deliver(channel, "t", b"1", b"2", b"3", first=first)
+    told = [record for record in caplog.records if "More than 2 messages" in record.getMessage()]
+    assert len(told) == 1
+    assert len(queue.drain()) == 9

@@ -8,6 +8,7 @@ import pytest
 from pika import exceptions, spec
 from twisted.internet import defer
 
+from tests.support import peer as peer_module
 from tests.support.outcome import call, watch
 from tests.support.session import Session
 
@@ -144,3 +145,9 @@ def test_a_confirm_whose_callback_ends_the_channel(
         session.peer.ack(channel, 2)
     second.failure(exceptions.AMQPConnectionError)
     assert "not outstanding" not in caplog.text
+
+
+def test_a_broker_without_confirms(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peer_module.CAPABILITIES, "publisher_confirms", False)
+    channel = session.channel()
+    call(channel.confirm_delivery).failure(exceptions.MethodNotImplemented)

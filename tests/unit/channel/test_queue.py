@@ -15,10 +15,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pika import spec
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
+import pika_twisted
 from tests.support import queues
 from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import TwistedLog, run, watch
@@ -877,3 +879,20 @@ def test_a_dropped_queue_is_collected(make: Any) -> None:
     reference = use_and_drop(make())
     gc.collect()
     assert reference() is None
+
+
+def test_a_message_is_pickled_without_its_channel_s_state() -> None:
+    message = pika_twisted.ReceivedMessage(None, spec.Basic.Deliver("t", 1), None, b"body")
+    again = pickle.loads(pickle.dumps(message))
+    assert type(again) is pika_twisted.ReceivedMessage
+    assert again == message
+
+
+def test_a_queue_that_bounds_those_who_wait() -> None:
+    queue = pika_twisted.ClosableDeferredQueue(backlog=1)
+    first = run(anext(queue))  # type: ignore[arg-type]
+    for waiting in (queue.__anext__, lambda: queue.get_many(1), queue.get):
+        with pytest.raises(defer.QueueUnderflow):
+            waiting()
+    queue.put("message")
+    assert first.result() == "message"

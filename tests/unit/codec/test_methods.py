@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from pika import spec
+import pytest
+from pika import exceptions, spec
 
 from tests.support.outcome import call
 from tests.support.session import Session
@@ -28,3 +29,43 @@ def test_what_is_longer_than_the_brokers_frame_max_is_refused_at_the_call(sessio
     session.peer.expect_none()
     session.publish(channel, b"body")
     assert session.peer.published_body(b"body").tag == 1
+
+
+def test_the_argument_that_can_t_be_encoded_is_named(session: Session) -> None:
+    channel = session.channel()
+    why = call(channel.queue_declare, "q", arguments=[1]).failure(TypeError)
+    assert "arguments=[1]" in str(why)
+    session.peer.expect_none()
+    assert channel.is_open
+
+
+def test_a_value_that_amqp_has_no_field_for_is_named(session: Session) -> None:
+    channel = session.channel()
+    why = call(channel.queue_declare, "q", arguments={"x": object()}).failure(TypeError)
+    assert str(why).startswith("Queue.Declare: can't encode arguments={'x': <object ")
+    assert str(why).endswith(": values of object can't be sent")
+    assert isinstance(why, exceptions.UnsupportedAMQPFieldException)
+    session.peer.expect_none()
+    assert channel.is_open
+
+
+@pytest.mark.parametrize("length", [256, 70_000])
+def test_a_name_that_is_too_long_is_named(session: Session, length: int) -> None:
+    channel = session.channel()
+    why = call(channel.queue_bind, "q", "e", "\xfc" * (length // 2)).failure()
+    assert type(why) is exceptions.ShortStringTooLong
+    octets = f"a string of {length} octets, 255 is the limit"
+    assert str(why) == f"Queue.Bind: routing_key: {octets}"
+    why = call(channel.queue_declare, "q", arguments={"\xfc" * (length // 2): 1}).failure()
+    assert str(why) == f"Queue.Declare: arguments: {octets}"
+    why = call(channel.exchange_bind, "x" * length, "x" * length).failure()
+    assert str(why) == f"Exchange.Bind: its arguments: {octets}"
+    session.peer.expect_none()
+    assert channel.is_open
+
+
+def test_two_arguments_that_can_t_be_encoded(session: Session) -> None:
+    channel = session.channel()
+    wrong = call(channel.exchange_bind, "to", "from", routing_key=5, arguments=[1])
+    assert "its arguments" in str(wrong.failure(TypeError))
+    session.peer.expect_none()

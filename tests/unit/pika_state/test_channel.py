@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pika import spec
+from pika import exceptions, spec
 
 from tests.support.outcome import watch
 from tests.support.session import Session
@@ -36,3 +36,20 @@ def test_an_answer_that_comes_within_the_write(session: Session, ask: Any, answe
     following = watch(channel.queue_purge("q"))
     session.peer.send(channel, spec.Queue.PurgeOk(0))
     following.result()
+
+
+def test_pika_s_channel_below_says_why_it_is_gone(session: Session) -> None:
+    channel = session.channel()
+    below = channel._channel
+    with pytest.raises(TypeError, match="callable"):
+        below.confirm_delivery("no function")
+    session.peer.close_channel(channel, 404, "NOT_FOUND")
+    session.peer.forget()
+    for asking in (
+        lambda: below.queue_declare("q"),
+        lambda: below.confirm_delivery(print),
+        lambda: below._rpc(spec.Basic.Qos()),
+    ):
+        with pytest.raises(exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+            asking()
+    session.peer.expect_none()

@@ -182,3 +182,12 @@ def test_the_number_of_a_closed_channel_can_be_asked_for(session: Session) -> No
         session.peer.deliver(channel, "t", b"late", first=2)
         session.peer.send(channel, spec.Channel.CloseOk())
         assert channel.is_closed
+
+
+@pytest.mark.parametrize("number", ["1", True, -1, 70_000, 1])
+def test_channel_numbers_that_can_t_be(session: Session, number: Any) -> None:
+    session.channel(1)
+    kind = exceptions.InvalidChannelNumber if type(number) is int else TypeError
+    call(session.protocol.channel, number).failure(kind)
+    session.peer.expect_none(spec.Channel.Open)
+    assert session.protocol.is_open

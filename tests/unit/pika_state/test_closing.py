@@ -191,3 +191,28 @@ def test_the_reason_of_an_end_within_the_write_of_the_last_method(
     else:
         session.peer.send_bytes(b"\x09")
         assert session.closed.result().reply_code == 501
+
+
+@pytest.mark.parametrize("channels", [0, 1])
+@pytest.mark.parametrize(
+    ("code", "text", "words"),
+    [
+        (70_000, "done", "reply_code=70000"),
+        ("200", "done", "reply_code='200'"),
+        (None, "done", "reply_code=None"),
+        (200, None, "reply_text=None"),
+        (200, "\ud800", "reply_text="),
+        (200, "x" * 256, "reply_text: a string of 256 octets"),
+    ],
+)
+def test_closing_the_connection_with_what_can_t_be_sent(
+    session: Session, channels: int, code: Any, text: Any, words: str
+) -> None:
+    protocol = session.open()
+    opened = [session.channel() for _ in range(channels)]
+    session.peer.forget()
+    with pytest.raises((TypeError, exceptions.ShortStringTooLong), match=words):
+        protocol.close(code, text)
+    session.turn(11)  # longer than close_timeout
+    assert protocol.is_open and all(channel.is_open for channel in opened)
+    session.peer.expect_none()

@@ -149,3 +149,14 @@ def test_a_peer_that_says_nothing(session: Session) -> None:
     session.turn(2)
     ready.failure(exceptions.AMQPConnectionError)
     assert session.transport.aborted
+
+
+def test_time_without_limit(session: Session) -> None:
+    unlimited = session.adapter.with_options(handshake_timeout=None)
+    protocol = session.connect(factory=unlimited.connection)
+    ready = watch(protocol.ready)
+    assert not session.clock.getDelayedCalls()
+    session.turn(60)
+    assert ready.pending
+    session.lose()
+    ready.failure(exceptions.AMQPConnectionError)

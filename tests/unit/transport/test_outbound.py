@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from pika import spec
+from twisted.internet import task
 
 from tests.support.outcome import call, watch
 from tests.support.peer import encoded_method
-from tests.support.session import Session
+from tests.support.session import OURS, Session
+from tests.support.transport import FakeTransport
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -74,3 +76,21 @@ def test_a_burst_of_acks_leaves_in_one_write(session: Session) -> None:
     session.peer.deliver(channel, "t", *[b"x"] * 50)
     assert len(session.transport.writes) - before == 1
     assert len([name for name in session.peer.names() if name == "Basic.Ack"]) == 50
+
+
+def test_a_transport_without_room_for_attributes() -> None:
+    class Narrow(FakeTransport):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name.startswith("lose"):
+                raise AttributeError(name)
+            super().__setattr__(name, value)
+
+    clock = task.Clock()
+    protocol = OURS.connection(None, clock)
+    transport = Narrow(clock)
+    transport.protocol = protocol
+    watch(protocol.ready)
+    protocol.makeConnection(transport)
+    assert not protocol._impl.outbound.buffer.can_hold  # nothing is held back that could be lost
+    assert transport.writes[0].startswith(b"AMQP")
+    transport.lose(ConnectionError())

@@ -8,7 +8,7 @@ import pytest
 from pika import exceptions, spec
 from twisted.internet import defer
 
-from tests.support.outcome import watch
+from tests.support.outcome import call, watch
 from tests.support.session import Session
 
 
@@ -63,3 +63,18 @@ def test_a_waiter_for_the_drain_that_cancels_the_next(session: Session, ended: b
         outcomes[2].result()
     outcomes[1].failure(defer.CancelledError)
     assert [outcome.fired for outcome in outcomes] == [1, 1, 1]
+
+
+def test_drained_where_the_user_has_a_producer(session: Session) -> None:
+    protocol = session.open()
+    session.transport.registerProducer(object(), True)
+    call(protocol.drained).failure(RuntimeError)
+
+
+def test_lost_while_a_tls_transport_is_asked_whether_it_is_full(session: Session) -> None:
+    session.tls = True
+    protocol = session.open()
+    drained = watch(protocol.drained())
+    assert drained.pending  # until the turn has ended
+    session.lose()
+    drained.failure(exceptions.AMQPConnectionError)
