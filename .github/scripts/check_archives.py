@@ -17,6 +17,8 @@ WHEEL_NEEDS = (
     "pika_twisted/_frame.pyi",
     "pika_twisted/deferreds/_ready.pyi",
     "pika_twisted/py.typed",
+    "pika_twisted/testing/broker.py",
+    "pytest_pika_twisted.py",
 )
 # Sources of the compiled modules, what is generated from them, what only a checkout is for.
 WHEEL_FORBIDS = re.compile(
@@ -30,6 +32,7 @@ SDIST_NEEDS = (
     "pika_twisted/codec/decoder.pxi",
     "pika_twisted/py.typed",
     "pyproject.toml",
+    "pytest_pika_twisted.py",
     "setup.py",
 )
 SDIST_FORBIDS = re.compile(r"\.(c|cpp|o|so|pyd|pyc|html)$")

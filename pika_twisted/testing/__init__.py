@@ -19,8 +19,10 @@ Nothing else of the package imports this.
 from __future__ import annotations
 
 from pika_twisted.testing.broker import Broker
+from pika_twisted.testing.channel import ServerChannel
 from pika_twisted.testing.clock import Clock
 from pika_twisted.testing.message import Message, QueuedMessage
+from pika_twisted.testing.queue import Queue
 from pika_twisted.testing.records import Dropped, Published, Settled
 from pika_twisted.testing.session import ServerConnection
 from pika_twisted.testing.trial import BrokerMixin
@@ -32,7 +34,9 @@ __all__ = [
     "Dropped",
     "Message",
     "Published",
+    "Queue",
     "QueuedMessage",
+    "ServerChannel",
     "ServerConnection",
     "Settled",
 ]

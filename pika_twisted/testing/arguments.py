@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -68,6 +69,8 @@ def type_name(value: Any) -> str:
         return "table"
     if isinstance(value, list):
         return "array"
+    if isinstance(value, datetime):
+        return "timestamp"
     if value is None:
         return "void"
     return "binary" if isinstance(value, (bytes, bytearray)) else "longstr"
