@@ -47,6 +47,13 @@ def final_reason(why: Any, opened: bool, state: int) -> Reason:
     return reason(kind, code, text, orderly=orderly, cause=why)
 
 
+def with_note(why: Reason, note: str) -> Reason:
+    """Return the same reason, with something more in its text."""
+    noted = type(why)(why.reply_code, f"{why.reply_text} ({note})")
+    noted.__cause__ = why.__cause__
+    return noted
+
+
 def _probable_cause(kind: type[Exception], code: int, state: int) -> type[Exception]:
     ended = (pika_exceptions.StreamLostError, pika_exceptions.ConnectionClosedByBroker)
     if kind not in ended or code not in _REFUSALS:

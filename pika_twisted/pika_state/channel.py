@@ -37,6 +37,10 @@ LOGGER = logging.getLogger("pika_twisted")
 #: So many unknown consumers are cancelled at a time; a peer could make up any number of them.
 MOST_UNKNOWN_CONSUMERS = 100
 
+#: So many of their deliveries are given back one by one, 2 MB of nacks, before the broker has
+#: answered a cancel; a peer that never reads would have them all lie in memory.
+MOST_UNKNOWN_DELIVERIES = 100_000
+
 
 class Channel(PikaChannel):  # type: ignore[misc]
     """One AMQP channel of a `Connection`, which makes it."""
@@ -68,6 +72,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         #: Whether any consumer of it was one with auto_ack.
         self.ever_auto_ack = False
         self._unknown_consumers: set[Any] = set()  # that are being cancelled
+        self._unknown_deliveries = 0  # since the last one was
         # Consumers that ended with their queue; the broker's Basic.Cancel is still to come.
         self._cancel_due: set[Any] = set()
         self._observed = False  # somebody watches Basic.Deliver: no direct delivery
@@ -370,22 +375,35 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if deliver is not None:
             deliver(self, method, header_frame.properties, body)
             return
-        LOGGER.error("Delivery for an unknown consumer; cancelling it: %r", method_frame)
-        if self.is_open:
-            # A nack of a tag that the broker counts as acknowledged would close the channel.
-            if not self.ever_auto_ack:
-                self.basic_nack(method.delivery_tag)
-            self._cancel_unknown(method.consumer_tag)
+        if not self.is_open:
+            return
+        self._unknown_deliveries += 1
+        if self._unknown_deliveries > MOST_UNKNOWN_DELIVERIES:
+            text = "deliveries go on for a consumer that is not there, and that was cancelled"
+            LOGGER.error("Closing channel %d: %s", self.channel_number, text)
+            self.close(spec.NOT_ALLOWED, text)  # which gives them all back
+            return
+        # A nack of a tag that the broker counts as acknowledged would close the channel.
+        if not self.ever_auto_ack:
+            self.basic_nack(method.delivery_tag)
+        self._cancel_unknown(method.consumer_tag)
 
     def _cancel_unknown(self, consumer_tag: Any) -> None:
-        """Cancel a consumer nobody knows; its tag is the peer's, which may not even be UTF-8.
+        """Cancel a consumer that is not known; its tag is the peer's, which may not even be UTF-8.
 
         Once until the broker answers: else each of its deliveries would leave a call here.
         """
         unknown = self._unknown_consumers
-        if consumer_tag not in unknown and len(unknown) < MOST_UNKNOWN_CONSUMERS:
-            unknown.add(consumer_tag)
-            self._send_cancel(consumer_tag, lambda _: unknown.discard(consumer_tag))
+        if consumer_tag in unknown or len(unknown) >= MOST_UNKNOWN_CONSUMERS:
+            return
+
+        def cancelled(_method_frame: frame.Method[Any]) -> None:
+            unknown.discard(consumer_tag)
+            self._unknown_deliveries = 0
+
+        LOGGER.error("Deliveries for an unknown consumer; cancelling it: %r", consumer_tag)
+        unknown.add(consumer_tag)
+        self._send_cancel(consumer_tag, cancelled)
 
     def refuse_content(self, content: Any) -> None:
         """A message above `max_message_size`: the decoder drops it, the channel can't go on."""

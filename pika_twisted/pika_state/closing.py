@@ -9,7 +9,7 @@ from typing import Any
 from pika import exceptions as pika_exceptions
 from pika import frame, spec
 
-from pika_twisted._endings import final_reason
+from pika_twisted._endings import final_reason, with_note
 from pika_twisted.codec.methods import encode_method
 from pika_twisted.exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
 from pika_twisted.stats import ChannelCounts
@@ -34,6 +34,10 @@ _ABORTING = (
 )
 
 
+#: Ends that need no warning: asked for, or told as an error already.
+_KNOWN = (pika_exceptions.ConnectionClosedByClient, ProtocolViolation)
+
+
 class ClosingConnection(TimedConnection):
     """pika's connection, with one `Reason` for every end: the first that is known.
 
@@ -46,6 +50,8 @@ class ClosingConnection(TimedConnection):
     inbound: Inbound
     outbound: Outbound
     close_reason: Exception | None
+    _block = ""
+    _block_counts_until = 0.0
 
     def close(self, reply_code: int = 200, reply_text: str = "Normal shutdown") -> None:
         """Close the connection as AMQP asks; a second call changes nothing.
@@ -134,13 +140,30 @@ class ClosingConnection(TimedConnection):
         self.inbound.stopped = True
         self._cancel_guard()
         why = self._error if self._error is not None else error
-        self._error = self.close_reason = final_reason(why, self._opened, self.connection_state)
+        final = final_reason(why, self._opened, self.connection_state)
+        if isinstance(final, pika_exceptions.StreamLostError) and self._is_after_block():
+            final = with_note(final, self._block)
+        self._error = self.close_reason = final
+        if self._opened and not isinstance(final, _KNOWN):
+            host, port = self.params.host, self.params.port
+            LOGGER.warning("Connection to %s:%s lost: %s", host, port, final)
         for channel in list(self._channels.values()):
             channel.lose(self._error)
         # pika would guess from the state why a handshake failed, without the code and the text.
         self._set_connection_state(self.CONNECTION_CLOSED)
         super()._on_stream_terminated(None)
         self.past_channels, self.is_blocked = ChannelCounts(), False
+
+    def note_block(self, seconds: float) -> None:
+        """Take note that nothing ran for so long: the broker may have given the connection up."""
+        heartbeat = self.params.heartbeat
+        note = f"the reactor was blocked for {seconds:.1f} s; heartbeat is {heartbeat} s"
+        LOGGER.warning("Heartbeats are late: %s. Let deferToThread() run what blocks", note)
+        self._block = note
+        self._block_counts_until = self.seconds() + 2 * (heartbeat + 5)
+
+    def _is_after_block(self) -> bool:
+        return bool(self._block) and self.seconds() < self._block_counts_until
 
     def _adapter_disconnect_stream(self) -> None:
         self.outbound.flush()

@@ -7,7 +7,6 @@ frame buffer is never used.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -102,11 +101,11 @@ class Connection(ClosingConnection):
 
     def _make_gate(self, water_marks: WaterMarks | None, read_interval: float) -> ReadGate:
         if not read_interval:
-            return ReadGate(water_marks, self._awaits_broker, time.monotonic)
+            return ReadGate(water_marks, self._awaits_broker, self.seconds)
         return PacedGate(
             water_marks,
             self._awaits_broker,
-            time.monotonic,
+            self.seconds,
             read_interval,
             lambda: self.messages_received,
             self.call_later,

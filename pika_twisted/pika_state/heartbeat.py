@@ -35,10 +35,19 @@ class HeartbeatChecker(PikaHeartbeatChecker):  # type: ignore[misc]
     """
 
     _was_paused = False
+    _send_due = 0.0
 
     def _start_send_timer(self) -> None:
         if self._connection._transport is not None:  # else it has ended within the write before
+            self._send_due = self._connection.seconds() + self._send_interval
             super()._start_send_timer()
+
+    def _send_heartbeat(self) -> None:
+        late = self._connection.seconds() - self._send_due
+        if late >= self._timeout:
+            self._connection.note_block(late)
+            self._was_paused = True  # what came meanwhile is not read yet
+        super()._send_heartbeat()
 
     def received(self) -> None:
         """A heartbeat came: for pika's log only, life is counted in octets."""

@@ -38,8 +38,8 @@ USED: dict[tuple[ModuleType, str], tuple[str, str]] = {
         "_blocked _blocking _closing_reason _consumers _content_assembler _state",
     ),
     (pika.heartbeat, "HeartbeatChecker"): (
-        "_start_send_timer",
-        "_connection _heartbeat_frames_received",
+        "_send_heartbeat _start_send_timer",
+        "_connection _heartbeat_frames_received _send_interval _timeout",
     ),
 }
 

@@ -52,6 +52,10 @@ class TimedConnection(PikaConnection):  # type: ignore[misc]
         """Run `callback` after `delay` seconds, on the connection's reactor."""
         return _TimerHandle(self._get_reactor().callLater(delay, callback))
 
+    def seconds(self) -> float:
+        """Return the time of the connection's reactor."""
+        return float(self._get_reactor().seconds())
+
     def _adapter_remove_timeout(self, timeout_id: _TimerHandle) -> None:
         timeout_id.cancel()
 

@@ -1,4 +1,4 @@
-"""The recipe of pika's documentation: `except AMQPChannelError` gives up, the next clause retries."""
+"""The recipe of pika's documentation: give up on AMQPChannelError, else reconnect."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pika import exceptions, spec
 
+from pika_twisted.pika_state import channel as state
 from tests.support import peer as peers
 from tests.support.outcome import call, watch
 from tests.support.session import Session
@@ -131,3 +132,23 @@ def test_what_waits_is_given_back_to_a_broker_that_times_deliveries_out(
     assert len(queue.pending) == (0 if kind == "quorum" else 2)
     assert handled.method.delivery_tag == 1
     assert len(kept.pending) == 1
+
+
+def test_a_flood_for_an_unknown_consumer_ends(
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From a peer that reads nothing: our nacks would lie in memory, 113 MiB of them."""
+    monkeypatch.setattr(state, "MOST_UNKNOWN_DELIVERIES", 50)
+    channel = session.channel()
+    session.peer.deliver(channel, "who", *[b"x"] * 50)
+    names = session.peer.names()
+    assert (names.count("Basic.Cancel"), names.count("Basic.Nack")) == (1, 50)
+    session.peer.send(channel, spec.Basic.CancelOk("who"))
+    session.peer.forget()
+    session.peer.deliver(channel, "who", *[b"x"] * 200, first=51)
+    names = session.peer.names()
+    assert names.count("Basic.Nack") == 50
+    assert channel.is_closing and session.protocol.is_open
+    session.peer.send(channel, spec.Basic.CancelOk("who"))
+    session.peer.expect(spec.Channel.Close)
+    assert len([r for r in caplog.records if "unknown consumer" in r.getMessage()]) == 2

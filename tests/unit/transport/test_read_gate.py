@@ -229,8 +229,8 @@ def test_a_large_backlog_is_warned_of_once(
             session.peer.deliver(channel, "flood", b"x", b"x")
         queue.drain()
         session.peer.deliver(channel, "flood", *[b"x"] * 20)
+        texts = [record.getMessage() for record in caplog.records]
     session.finish()
-    texts = [record.getMessage() for record in caplog.records]
     assert len(texts) == (marks is None), texts
     if marks is None:
         assert "prefetch_count" in texts[0]
