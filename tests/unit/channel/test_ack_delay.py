@@ -14,10 +14,10 @@ from twisted.internet import task
 
 from pika_twisted.channel.ledger import Ledger
 from pika_twisted.transport.outbound import Outbound
+from tests.support.acking import Broker, deliver, take
 from tests.support.outcome import watch
 from tests.support.session import Session
 from tests.support.transport import FakeTransport
-from tests.unit.channel.test_ledger import Broker, deliver, take
 
 DELAY = 0.5  # of binary fractions the clock's sums are exact
 

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from pika import spec
 
+from tests.support.calls import Call
 from tests.support.outcome import TwistedLog, watch
-from tests.support.session import Session
-from tests.unit.test_every_deferred import Call
-from tests.unit.transport.test_read_gate import (
+from tests.support.pausing import (
     MARKS,
     QUESTIONS,
     asked_amid_a_pause,
     flooded,
     is_paused,
 )
+from tests.support.session import Session
 
 INTERVAL = 0.25
 

@@ -9,39 +9,18 @@ from typing import Any
 import pytest
 from pika import spec
 
-from pika_twisted import ConnectionStats, Publisher, WaterMarks
+from pika_twisted import ConnectionStats, WaterMarks
 from pika_twisted.channel import consumer
+from tests.support.calls import Call
 from tests.support.outcome import TwistedLog, watch
+from tests.support.pausing import (
+    MARKS,
+    QUESTIONS,
+    asked_amid_a_pause,
+    flooded,
+    is_paused,
+)
 from tests.support.session import OURS, Session
-from tests.unit.test_every_deferred import CALLS, Call, late_answer
-
-MARKS = WaterMarks(high_messages=4, low_messages=2, high_bytes=1000, low_bytes=500)
-#: These are no questions to the broker: messages may never come, `drained()` is about writing.
-NO_QUESTION = {"queue.get", "queue.get_many", "async for", "callback_deferred", "drained"}
-QUESTIONS = [
-    *(call for call in CALLS if call.name not in NO_QUESTION),
-    Call(
-        "channel.close",
-        lambda _session, channel: _closing(channel),
-        lambda session, channel: session.peer.send(channel, spec.Channel.CloseOk()),
-    ),
-    Call(
-        "publisher.publish",
-        lambda session, channel: session.publisher.publish("", "q", b"body"),  # type: ignore[attr-defined]
-        lambda session, channel: session.peer.send(channel, spec.Basic.Ack(1, False)),
-        lambda session, channel: _publisher(session, channel),
-    ),
-]
-
-
-def _closing(channel: Any) -> Any:
-    channel.close()
-    return channel.on_closed
-
-
-def _publisher(session: Session, channel: Any) -> None:
-    session.confirms(channel)
-    session.publisher = Publisher(channel, reactor=session.clock)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -53,43 +32,11 @@ def session(adapter: Any) -> Iterator[Session]:
         log.assert_empty()
 
 
-def flooded(session: Session, messages: int = 5) -> tuple[Any, Any]:
-    """A consumer on a channel of its own whose queue is above its marks, and the channel."""
-    channel = session.channel()
-    queue = session.consumer(channel, "flood", auto_ack=True)
-    session.peer.deliver(channel, "flood", *[b"x"] * messages)
-    return queue, channel
-
-
-def is_paused(session: Session) -> bool:
-    return session.transport.producerState == "paused"
-
-
 @pytest.mark.parametrize("call", QUESTIONS, ids=[call.name for call in QUESTIONS])
 def test_reading_goes_on_while_anybody_waits_for_the_broker(session: Session, call: Call) -> None:
     queue = asked_amid_a_pause(session, call, 5)
     assert is_paused(session), "nobody waits any more, and the queue is full"
     assert len(queue.pending) == 6
-
-
-def asked_amid_a_pause(session: Session, call: Call, messages: int) -> Any:
-    """Make a call while nothing is read after so many messages; returns their queue."""
-    channel = session.channel()
-    if call.prepare is not None:
-        call.prepare(session, channel)
-    queue, flood = flooded(session, messages)
-    assert is_paused(session)
-
-    outcome = watch(call.start(session, channel), call.name)
-    assert not is_paused(session), "the call is made: its answer has to be read"
-    session.turn()
-    session.peer.deliver(flood, "flood", b"more")
-    assert not is_paused(session), "the answer has not come yet"
-    assert outcome.pending
-
-    late_answer(session, call, channel)
-    outcome.result()
-    return queue
 
 
 def test_closing_the_connection_reads_on(session: Session) -> None:
