@@ -15,7 +15,8 @@ from pika_twisted.exceptions import DecodeError, HandshakeTimeout, ProtocolViola
 from pika_twisted.stats import ChannelCounts
 from pika_twisted.transport.inbound import Inbound
 from pika_twisted.transport.outbound import Outbound
-from pika_twisted.transport.sockets import abort
+from pika_twisted.transport.read_gate import ReadGate
+from pika_twisted.transport.sockets import abort, unsent
 
 from .timers import TimedConnection
 
@@ -24,6 +25,10 @@ LOGGER = logging.getLogger("pika_twisted")
 #: Seconds that an orderly close of the transport may take before it is aborted. By then the peer
 #: has answered everything, so only a dead one, or a TLS peer that owes its close_notify, is cut.
 LINGER = 0.5
+
+#: So often in a row the peer may have taken nothing of what is unsent; four looks are made in
+#: `close_timeout`, and the first finds what the kernel's buffer took.
+_STALLED_LOOKS = 3
 
 #: Reasons that mean a silent or stuck peer: waiting for it to take our data would wait for TCP's
 #: own timers, about 15 minutes.
@@ -52,6 +57,8 @@ class ClosingConnection(TimedConnection):
     close_reason: Exception | None
     _block = ""
     _block_counts_until = 0.0
+    gate: ReadGate
+    _stall_timer: Any = None
 
     def close(self, reply_code: int = 200, reply_text: str = "Normal shutdown") -> None:
         """Close the connection as AMQP asks; a second call changes nothing.
@@ -139,6 +146,9 @@ class ClosingConnection(TimedConnection):
     def _on_stream_terminated(self, error: Exception | None) -> None:
         self.inbound.stopped = True
         self._cancel_guard()
+        timer, self._stall_timer = self._stall_timer, None
+        if timer is not None:
+            timer.cancel()
         why = self._error if self._error is not None else error
         final = final_reason(why, self._opened, self.connection_state)
         if isinstance(final, pika_exceptions.StreamLostError) and self._is_after_block():
@@ -164,6 +174,28 @@ class ClosingConnection(TimedConnection):
 
     def _is_after_block(self) -> bool:
         return bool(self._block) and self.seconds() < self._block_counts_until
+
+    def _on_transport_closing(self, how: str) -> None:
+        """The transport's `loseConnection()` was called, by us or, as ClientService does, past us.
+
+        It waits until the peer has taken what is unsent, and reads nothing meanwhile, so heartbeats
+        don't notice that the peer is gone.
+        """
+        self.gate.stay_open()
+        if how == "loseConnection" and not self.inbound.stopped and self._stall_timer is None:
+            self._watch_for_stall(0, None)
+
+    def _watch_for_stall(self, looks: int, before: int | None) -> None:
+        """Abort the transport when its peer takes nothing for three quarters of `close_timeout`."""
+        left = None if self._transport is None else unsent(self._transport)
+        looks = looks + 1 if left == before else 0
+        if looks == _STALLED_LOOKS:
+            text = f"the peer took no data for {self._close_timeout:g} s after loseConnection()"
+            LOGGER.warning("Aborting the connection: %s", text)
+            self.abort(reason(pika_exceptions.StreamLostError, 0, text, orderly=False))
+            return
+        delay = max(self._close_timeout, LINGER) / (_STALLED_LOOKS + 1)
+        self._stall_timer = self.call_later(delay, partial(self._watch_for_stall, looks, left))
 
     def _adapter_disconnect_stream(self) -> None:
         self.outbound.flush()

@@ -131,7 +131,7 @@ class Connection(ClosingConnection):
             abort(transport)
             return
         self._transport = self.gate.transport = transport
-        self.outbound.attach(transport, self.gate.stay_open)
+        self.outbound.attach(transport, self._on_transport_closing)
         if self._handshake_timeout:
             self._guard(self._handshake_timeout, self._on_handshake_timeout)
         self._on_stream_connected()

@@ -42,8 +42,10 @@ class Outbound:
         self._end_of_turn: Any = None
         self._hooks: dict[str, Any] = {}
 
-    def attach(self, transport: Any, ending: Callable[[], Any]) -> None:
-        """Write to this transport from now on; `ending` is called before it is closed.
+    def attach(self, transport: Any, ending: Callable[[str], Any]) -> None:
+        """Write to this transport from now on.
+
+        `ending` is called before it is closed, with the name of the method that closes it.
 
         After `loseConnection()` a TLS transport drops what is written, and a TCP one may be gone
         before the turn ends. Users call it on the transport itself, as ClientService does: so the
@@ -56,7 +58,7 @@ class Outbound:
             for name in ("loseConnection", "loseWriteConnection"):
                 method = getattr(transport, name, None)
                 if method is not None:
-                    self._hooks[name] = self._flushing_first(method, ending)
+                    self._hooks[name] = self._flushing_first(method, partial(ending, name))
                     setattr(transport, name, self._hooks[name])
         except AttributeError:  # it has no room for attributes
             self._unhook()

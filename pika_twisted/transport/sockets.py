@@ -67,6 +67,18 @@ def innermost(transport: Any) -> Any:
     return transport
 
 
+def unsent(transport: Any) -> int | None:
+    """Return how many bytes wait below for the peer to take them; None where it can't be known."""
+    socket = innermost(transport)
+    while hasattr(socket, "transport"):
+        socket = socket.transport
+    try:
+        # Of `abstract.FileDescriptor`, the transports of all reactors but IOCP's.
+        return int(len(socket.dataBuffer) - socket.offset + socket._tempDataLen)
+    except (AttributeError, TypeError):
+        return None
+
+
 def abort(transport: Any) -> None:
     """End it at once; one that can't, as that of a `ProcessEndpoint`, when it has sent its data."""
     getattr(transport, "abortConnection", transport.loseConnection)()

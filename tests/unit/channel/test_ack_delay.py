@@ -351,7 +351,7 @@ operations = st.lists(
 def test_no_ack_is_late_and_none_covers_an_open_tag(batch: int, steps: list[Any]) -> None:
     clock = task.Clock()
     outbound = Outbound(clock.callLater)
-    outbound.attach(FakeTransport(clock), lambda: None)
+    outbound.attach(FakeTransport(clock), lambda _: None)
     broker = Broker()
     ledger = Ledger(broker, batch=batch, hold=outbound.hold_acks)
     ledger.delay = DELAY

@@ -120,6 +120,36 @@ def test_close_timeout(session: Session, seconds: int) -> None:
     assert session.transport.aborted
 
 
+def test_the_transport_s_own_close_ends_with_a_peer_that_is_frozen(session: Session) -> None:
+    """`transport.loseConnection()`, as ClientService calls it, waited for TCP's own timers."""
+    protocol = session.open(factory=limited(session, close_timeout=8))
+    closed = watch(protocol.when_closed())
+    session.transport.stuck = True
+    protocol.transport.loseConnection()
+    session.turn(3.9)
+    assert not session.transport.aborted
+    session.turn(4)
+    assert session.transport.aborted
+    why = closed.result()
+    assert isinstance(why, exceptions.StreamLostError)
+    assert "took no data for 8 s after loseConnection()" in str(why)
+
+
+def test_the_transport_s_own_close_waits_for_a_slow_peer(session: Session) -> None:
+    protocol = session.open(factory=limited(session, close_timeout=8))
+    socket = session.transport
+    socket.stuck = True
+    socket.dataBuffer, socket.offset, socket._tempDataLen = bytes(1000), 0, 500
+    protocol.transport.loseConnection()
+    for _ in range(20):
+        session.turn(4)
+        socket.offset += 10
+    assert not socket.aborted
+    session.turn(8)
+    assert socket.aborted
+    session.turn(0)
+
+
 def test_unknown_consumers_that_are_cancelled_at_a_time(session: Session) -> None:
     """A peer that makes up consumer tags fills nothing with calls; each is nacked all the same."""
     channel = session.channel()

@@ -109,7 +109,8 @@ def test_a_transport_that_is_closed_is_read_to_its_end(session: Session) -> None
     queue, channel = resting(session)
     session.protocol.transport.loseConnection()
     assert not is_paused(session)
-    assert not session.clock.getDelayedCalls()
+    (left,) = session.clock.getDelayedCalls()
+    assert left.getTime() > session.clock.seconds() + 1  # of a peer that takes nothing; no rest
     session.peer.deliver(channel, "flood", b"x", first=2)
     assert not is_paused(session)
     assert len(queue.pending) == 2
