@@ -17,10 +17,27 @@ from twisted.internet.testing import StringTransport
 
 from benchmarks import wire
 from benchmarks.clients.twisted_client import protocol_class
-from benchmarks.peer_session import CHANNEL_MAX, FRAME_MAX, SERVER_PROPERTIES
 from benchmarks.spec import Spec, Stopwatch, Unsupported
 
 CONSUMER_TAG = "ctag"
+SERVER_PROPERTIES = {
+    "product": "benchmark",
+    "version": "3.10.0",
+    "capabilities": dict.fromkeys(
+        (
+            "publisher_confirms",
+            "exchange_exchange_bindings",
+            "basic.nack",
+            "consumer_cancel_notify",
+            "connection.blocked",
+            "consumer_priorities",
+            "authentication_failure_close",
+            "per_consumer_qos",
+            "direct_reply_to",
+        ),
+        True,
+    ),
+}
 CHANNEL = 1
 READ_SIZE = 64 * 1024
 
@@ -50,7 +67,7 @@ class Loopless:
         self.protocol.makeConnection(NullTransport())
         self.receive = self.protocol.dataReceived
         self._answer(0, amqp.Connection.Start(0, 9, SERVER_PROPERTIES, "PLAIN", "en_US"))
-        self._answer(0, amqp.Connection.Tune(CHANNEL_MAX, FRAME_MAX, heartbeat))
+        self._answer(0, amqp.Connection.Tune(wire.CHANNEL_MAX, wire.FRAME_MAX, heartbeat))
         self._answer(0, amqp.Connection.OpenOk())
         opening = self.protocol.channel()
         self._answer(CHANNEL, amqp.Channel.OpenOk())
@@ -82,7 +99,7 @@ def fired(deferred: defer.Deferred[Any]) -> Any:
 
 def deliveries(messages: int, size: int, properties: str) -> bytes:
     """Return the bytes of `messages` deliveries, tags from 1 on."""
-    train = wire.Shape(size, properties).deliveries(CHANNEL, CONSUMER_TAG, FRAME_MAX)
+    train = wire.Shape(size, properties).deliveries(CHANNEL, CONSUMER_TAG, wire.FRAME_MAX)
     pieces, tag = [], 1
     while tag <= messages:
         view = train.stretch(tag, messages + 1 - tag)

@@ -1,4 +1,7 @@
-"""One client's connection to the embedded peer: handshake, frames in, frames out."""
+"""One client's connection to the embedded peer: frames in, frames out.
+
+What is not about channels, the handshake and the end, is left to the broker for tests.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,16 @@ import struct
 import time
 
 from pika import amqp_object, frame, spec
+from twisted.internet.testing import StringTransport
 
 from benchmarks.peer_channel import PeerChannel
+from pika_twisted.testing import Broker, ServerConnection
 
 READ_SIZE = 256 * 1024
-FRAME_MAX = 131072  # what RabbitMQ proposes
-CHANNEL_MAX = 2047
-HEARTBEAT = 60
 HEADER_SIZE = 7
 METHOD_IDS = slice(HEADER_SIZE, HEADER_SIZE + 4)
 ACK_ID = struct.pack(">HH", 60, 80)
 PUBLISH_ID = struct.pack(">HH", 60, 40)
-
-CAPABILITIES = {
-    "publisher_confirms": True,
-    "exchange_exchange_bindings": True,
-    "basic.nack": True,
-    "consumer_cancel_notify": True,
-    "connection.blocked": True,
-    "consumer_priorities": True,
-    "authentication_failure_close": True,
-    "per_consumer_qos": True,
-    "direct_reply_to": True,
-}
-SERVER_PROPERTIES = {"product": "benchmark peer", "version": "3.10.0", "capabilities": CAPABILITIES}
 
 
 class ClientGone(Exception):
@@ -47,11 +36,10 @@ class Session:
         self._socket = connection
         self._poll = select.poll()
         self._channels: dict[int, PeerChannel] = {}
-        self._frame_max = FRAME_MAX
-        self._heartbeat = 0
+        self._connection = ServerConnection(Broker())
+        self._connection.makeConnection(_Replies(self))
         self._unread = b""
         self._greeted = False
-        self._closing = False
         self._replies = bytearray()
         self._sending: memoryview | None = None
         self._last_send = time.monotonic()
@@ -69,18 +57,18 @@ class Session:
 
     def _turn(self) -> None:
         busy, blocked = self._write()
-        if self._closing and not busy:
+        if self._connection.state == "closed" and not busy:
             raise ClientGone
         self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if blocked else 0))
         timeout = 0 if busy and not blocked else 1000
         events = self._poll.poll(timeout)
         if events and events[0][1] & ~select.POLLOUT:
             self._read()
-        elif not events and timeout and self._heartbeat:
+        elif not events and timeout and self._connection.heartbeat:
             self._beat()
 
     def _beat(self) -> None:
-        if time.monotonic() - self._last_send > self._heartbeat / 3:
+        if time.monotonic() - self._last_send > self._connection.heartbeat / 3:
             self._replies += frame.Heartbeat().marshal()
 
     # Out
@@ -113,6 +101,10 @@ class Session:
                 return view
         return None
 
+    def reply(self, data: bytes) -> None:
+        """Send bytes before any more deliveries."""
+        self._replies += data
+
     def _send_method(self, channel: int, method: amqp_object.Method) -> None:
         self._replies += frame.Method(channel, method).marshal()
 
@@ -134,7 +126,8 @@ class Session:
             if len(data) < 8:
                 return 0
             position = 8
-            self._greet(data[:8])
+            self._greeted = True
+            self._connection.dataReceived(data[:8])
         while len(data) - position >= HEADER_SIZE:
             taken = self._swallow(data, position)
             if not taken:
@@ -171,12 +164,13 @@ class Session:
         if raw[METHOD_IDS] == PUBLISH_ID:
             self._channels[number].publishes.method(raw)
             return
+        if number == 0:
+            self._connection.dataReceived(raw)
+            return
         method = spec.methods[struct.unpack_from(">I", raw, HEADER_SIZE)[0]]()
         method.decode(raw[:-1], HEADER_SIZE + 4)
-        if number == 0:
-            self._on_connection_method(method)
-        elif isinstance(method, spec.Channel.Open):
-            self._channels[number] = PeerChannel(number, self._frame_max)
+        if isinstance(method, spec.Channel.Open):
+            self._channels[number] = PeerChannel(number, self._connection.frame_max)
             self._send_method(number, spec.Channel.OpenOk())
         elif isinstance(method, spec.Channel.Close):
             self._channels.pop(number, None)
@@ -185,24 +179,13 @@ class Session:
             for answer in self._channels[number].reply(method):
                 self._send_method(number, answer)
 
-    # Handshake
 
-    def _greet(self, header: bytes) -> None:
-        if header[:4] != b"AMQP":
-            self._socket.send(b"AMQP\x00\x00\x09\x01")
-            raise ClientGone
-        self._greeted = True
-        start = spec.Connection.Start(0, 9, SERVER_PROPERTIES, "PLAIN AMQPLAIN", "en_US")
-        self._send_method(0, start)
+class _Replies(StringTransport):
+    """Takes the answers of the broker for tests."""
 
-    def _on_connection_method(self, method: amqp_object.Method) -> None:
-        if isinstance(method, spec.Connection.StartOk):
-            self._send_method(0, spec.Connection.Tune(CHANNEL_MAX, FRAME_MAX, HEARTBEAT))
-        elif isinstance(method, spec.Connection.TuneOk):
-            self._frame_max = min(method.frame_max or FRAME_MAX, FRAME_MAX)
-            self._heartbeat = method.heartbeat
-        elif isinstance(method, spec.Connection.Open):
-            self._send_method(0, spec.Connection.OpenOk())
-        elif isinstance(method, spec.Connection.Close):
-            self._send_method(0, spec.Connection.CloseOk())
-            self._closing = True
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+
+    def write(self, data: bytes) -> None:
+        self._session.reply(data)

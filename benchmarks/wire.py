@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pika import frame, spec
 
 FRAME_OVERHEAD = 8
+FRAME_MAX = 131072  # what RabbitMQ proposes, and so does the peer
+CHANNEL_MAX = 2047
 ACK_TAG = 0x1122334455667788  # placeholders, found and patched in an encoded unit
 MESSAGE_ID = "0f1e2d3c4b5a6978"
 TIMESTAMP = 1_700_000_000

@@ -12,8 +12,8 @@ from twisted.internet import defer, endpoints, protocol, task
 from benchmarks import wire
 from benchmarks.clients import reacting
 from benchmarks.peer_channel import flood_options
-from benchmarks.peer_session import FRAME_MAX
 from benchmarks.spec import Spec, Stopwatch, Unsupported
+from benchmarks.wire import CHANNEL_MAX, FRAME_MAX
 
 CONSUMER_TAG = "bare"
 READ_SIZE = 256 * 1024  # as pika_twisted sets it
@@ -23,7 +23,7 @@ def opening() -> bytes:
     """Return the client side of the handshake; the embedded peer takes it all at once."""
     methods = [
         (0, amqp.Connection.StartOk({}, "PLAIN", "\0guest\0guest", "en_US")),
-        (0, amqp.Connection.TuneOk(0, FRAME_MAX, 0)),
+        (0, amqp.Connection.TuneOk(CHANNEL_MAX, FRAME_MAX, 0)),
         (0, amqp.Connection.Open("/")),
     ]
     return b"AMQP\x00\x00\x09\x01" + b"".join(frame.Method(*each).marshal() for each in methods)

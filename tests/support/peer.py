@@ -15,22 +15,11 @@ from typing import Any
 
 from pika import amqp_object, frame, spec
 
+from pika_twisted.testing.handshake import CAPABILITIES
 from tests.support.transport import FakeTransport
 
 #: Of the broker, as Connection.Start has it.
 VERSION = "3.10.8"
-
-CAPABILITIES = {
-    "publisher_confirms": True,
-    "exchange_exchange_bindings": True,
-    "basic.nack": True,
-    "consumer_cancel_notify": True,
-    "connection.blocked": True,
-    "consumer_priorities": True,
-    "authentication_failure_close": True,
-    "per_consumer_qos": True,
-    "direct_reply_to": True,
-}
 
 
 @dataclass
