@@ -2,7 +2,7 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The compiled AMQP 0-9-1 codec: bytes in, frames and messages out, and calls in, bytes out.
 
-The rule of this module: it logs nothing, knows nothing of Twisted, and calls nobody while it
+The rule of this module: it logs nothing, knows nothing of Twisted, and calls no user code while it
 decodes or encodes; ``ReadLoop``, which drains the decoder, and ``OutputBuffer.write()`` do between
 one frame and the next. Any bytes at all give frames, messages or one DecodeError, whatever the
 split; good frames before a bad one come out first; after an error the decoder stays failed. Every

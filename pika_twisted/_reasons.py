@@ -25,7 +25,7 @@ def as_exception(reason: object) -> BaseException:
     if isinstance(reason, type) and issubclass(reason, BaseException):
         try:
             return reason()
-        except Exception:  # its constructor wants arguments that nobody can know here
+        except Exception:  # its constructor wants arguments that are unknown here
             return AMQPError(reason.__name__)
     return AMQPError(str(reason))
 

@@ -50,9 +50,9 @@ class TwistedProtocolConnection(protocol.Protocol):
     :param custom_reactor: for timers; default is the transport's reactor
     :param direct_delivery: let the decoder put messages into their queues itself; False sends every
         frame through pika's state machine, which is slower and gives the same results
-    :param buffer_size: octets to read at a time (`transport.bufferSize`); 0 leaves the transport's
-    :param max_message_size: octets of a body; a larger message closes its channel with 311
-    :param max_header_size: octets of a content header frame; RabbitMQ doesn't fit them to frame_max
+    :param buffer_size: bytes to read at a time (`transport.bufferSize`); 0 leaves the transport's
+    :param max_message_size: bytes of a body; a larger message closes its channel with 311
+    :param max_header_size: bytes of a content header frame; RabbitMQ doesn't fit them to frame_max
     :param max_nesting: how deep tables and arrays in headers may be nested
     :param handshake_timeout: seconds from the connected transport to `ready`; 0 for no limit
     :param close_timeout: seconds that the broker has to answer `close()`
@@ -95,7 +95,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         self.closed: defer.Deferred[Any] | None = None
         self._calls: Any = OrderedSet()
         self._buffer_size = buffer_size
-        self._failure_observed = False  # somebody learns of a failure without looking at `ready`
+        self._failure_observed = False  # a failure is reported without `ready`
         self._ready_waiters = Waiters()
         self._ready_result: tuple[Any] | None = None
         self._closed_waiters = Waiters()
@@ -219,7 +219,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         def opened(pika_channel: Any) -> None:
             channel = TwistedChannel(pika_channel)
             if outer.called:
-                channel.close()  # its Deferred was cancelled: nobody holds it
+                channel.close()  # its Deferred was cancelled: it has no owner
             if not inner.called:
                 inner.callback(channel)
 
@@ -342,7 +342,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
     def dataReceived(self, data: bytes) -> None:
-        """Take octets from the transport, cut anywhere. Never raises."""
+        """Take bytes from the transport, cut anywhere. Never raises."""
         self._impl.data_received(data)
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
@@ -364,7 +364,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         if ready is not None:
             self.closed = defer.Deferred()
             ready.callback(None)
-            if ready is not self._own_ready:  # somebody else's: nothing tells us when it is done
+            if ready is not self._own_ready:  # assigned by a user: nothing says when it is done
                 self._on_ready_fired(self)
 
     def _on_ready_fired(self, result: Any) -> Any:
@@ -377,7 +377,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         return result
 
     def _tell_ready_waiters(self, result: Any) -> None:
-        """Remember a result for `when_ready()`, and tell whoever waits for it."""
+        """Remember a result for `when_ready()`, and fire its waiters with it."""
         self._ready_result = (result,)
         self._ready_waiters.fire(result)
 
@@ -386,7 +386,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         self._drop()
 
     def _drop(self) -> None:
-        """Nobody will own the connection."""
+        """Drop the connection: `ready` was cancelled."""
         kind = pika_exceptions.ConnectionOpenAborted
         self._impl.abort(reason(kind, 0, "ready was cancelled", orderly=False))
 
@@ -401,7 +401,7 @@ class TwistedProtocolConnection(protocol.Protocol):
     def _fail_ready(self, ready: defer.Deferred[Any], why: Any) -> None:
         ready.errback(why)
         if self._failure_observed:
-            # Whoever asked has the reason: one more in the log as "unhandled" would be noise.
+            # The caller has the reason: "unhandled" in the log would be noise.
             ready.addErrback(lambda _failure: None)
 
     def _on_connection_closed(self, _connection: Any, why: Any) -> None:

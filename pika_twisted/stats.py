@@ -13,9 +13,9 @@ from typing import Any
 class ConnectionStats:
     """One connection, from its handshake on."""
 
-    #: Octets read from the transport.
+    #: Bytes read from the transport.
     bytes_received: int = 0
-    #: Octets written to it.
+    #: Bytes written to it.
     bytes_sent: int = 0
     #: Frames of every type, heartbeats too.
     frames_received: int = 0
@@ -39,9 +39,9 @@ class ConnectionStats:
     channels: int = 0
     #: Consumers now, on open channels.
     consumers: int = 0
-    #: Messages that lie in consumers' queue objects and nobody has taken yet.
+    #: Messages that wait in consumers' queue objects.
     queued_messages: int = 0
-    #: Octets of their bodies.
+    #: Bytes of their bodies.
     queued_bytes: int = 0
     #: Frames that came for channels which were closed by then, and were dropped.
     late_frames: int = 0

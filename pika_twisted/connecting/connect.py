@@ -304,7 +304,7 @@ class _Once(Factory):
 
 
 def drop(connection: Any) -> None:
-    """Leave nothing of a connection that nobody will own."""
+    """Drop a connection that has no owner."""
     ready = connection.ready
     if ready is not None:
         ready.addErrback(lambda _: None)  # it is told that it was cancelled; we know

@@ -23,7 +23,7 @@ BURST = 512
 
 
 class Inbound(_codec.ReadLoop):  # pyright: ignore[reportGeneralTypeIssues]
-    """The one loop that every received octet of a connection goes through, and what it calls.
+    """The one loop that every received byte of a connection goes through, and what it calls.
 
     The loop itself is the codec's, `receive()`: with it in Python a message that comes alone cost
     half as much again.

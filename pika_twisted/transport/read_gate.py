@@ -19,7 +19,7 @@ LOGGER = logging.getLogger("pika_twisted")
 class WaterMarks(NamedTuple):
     """When a queue makes the connection stop reading, and when it goes on.
 
-    It stops when the queue holds `high_messages`, or bodies of `high_bytes` octets in all, and goes
+    It stops when the queue holds `high_messages`, or bodies of `high_bytes` bytes in all, and goes
     on when it holds at most `low_messages` and `low_bytes`.
     """
 
@@ -45,7 +45,7 @@ class ReadGate:
     """Pauses one connection's transport while queues are full.
 
     Never while something waits for the broker: its answer could only come through the same
-    transport, and whoever empties the queue may be the one that waits.
+    transport, and the code that empties the queue may be what waits.
     """
 
     def __init__(self, marks: WaterMarks | None, waiting: Callable[[], bool], clock: Any) -> None:
@@ -74,7 +74,7 @@ class ReadGate:
             self.transport.pauseProducing()
 
     def resume(self) -> None:
-        """Read on: the queues have room again, or somebody begins to wait for the broker."""
+        """Read on: the queues have room again, or something begins to wait for the broker."""
         if self.paused:
             seconds = self._clock() - self._paused_at
             self.paused = False

@@ -8,7 +8,7 @@ from pika import tcp_socket_opts
 from twisted.internet import interfaces
 from twisted.protocols.policies import ProtocolWrapper
 
-#: Octets that leave in one turn of the reactor. Twisted's 128 KiB are less than 1,000 publishes:
+#: Bytes that leave in one turn of the reactor. Twisted's 128 KiB are less than 1,000 publishes:
 #: the rest of each turn piles up in pages never touched before, a third of a publish's cost. A
 #: peer that takes 16 KiB at a time costs no more CPU with this limit than with Twisted's.
 SEND_LIMIT = 512 * 1024
@@ -20,14 +20,14 @@ def tune(transport: Any, buffer_size: int) -> None:
     Without TCP_NODELAY a frame behind others waits for the peer to acknowledge those, which its TCP
     puts off for 40 ms. It makes no more segments here: `Outbound` writes seldom.
 
-    :param buffer_size: octets to read at a time; 0 leaves the transport's
+    :param buffer_size: bytes to read at a time; 0 leaves the transport's
     """
     socket = innermost(transport)
     if buffer_size and hasattr(socket, "bufferSize"):
         socket.bufferSize = buffer_size
         # glibc gives a block of 128 KiB or more pages of its own, until one such was freed. recv()
         # shrinks its block first: where no import has freed one either (CPython 3.12), a read of
-        # 2,000 octets took 15 us instead of 3.
+        # 2,000 bytes took 15 us instead of 3.
         bytes(buffer_size)
     limit = getattr(socket, "SEND_LIMIT", None)
     if isinstance(limit, int) and limit < SEND_LIMIT:

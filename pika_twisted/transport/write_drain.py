@@ -21,7 +21,7 @@ class WriteDrain:
     """Tells when a transport's write buffer is below its limit (`transport.bufferSize`).
 
     A transport reports this only to a registered producer, and only when something is written. So
-    while somebody waits this object is that producer, and begins with a heartbeat frame, which AMQP
+    while anything waits this object is that producer, and begins with a heartbeat frame, which AMQP
     allows at any time. It does not stay registered: with a producer a TLS transport would not end
     at `loseConnection()`, and a user could not register one.
     """
@@ -48,7 +48,7 @@ class WriteDrain:
             self._registered = True
             if self._knows_late:
                 self._asking = self._call_later(0, self._asked)
-            # The transport may end, or call somebody who waits here, too, within write().
+            # The transport may end, or fire a waiter that calls this again, within write().
             deferred = self._waiters.wait()
             self._transport.write(_HEARTBEAT)
         else:
@@ -80,7 +80,7 @@ class WriteDrain:
         self._waiters.fire()
 
     def lost(self, reason: Any) -> None:
-        """Fail whoever waits."""
+        """Fail every waiter."""
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
