@@ -21,14 +21,14 @@ from tests.broker.victim import victim
 KEY = b"a key for tests, of 32 bytes ...."
 LIFETIME = 8  # seconds; RabbitMQ closes a connection whose token has expired
 
-CONFIGURE = (
-    "application:set_env(rabbitmq_auth_backend_oauth2, resource_server_id, <<\"rabbitmq\">>), "
-    "application:set_env(rabbitmq_auth_backend_oauth2, key_config, ["
-    "{{default_key, <<\"k\">>}}, {{signing_keys, #{{<<\"k\">> => {{map, #{{<<\"alg\">> => <<\"HS256\">>, "
-    "<<\"kid\">> => <<\"k\">>, <<\"kty\">> => <<\"oct\">>, <<\"k\">> => <<\"{key}\">>, "
-    "<<\"value\">> => <<\"{key}\">>}}}}}}}}]), "
-    "application:set_env(rabbit, auth_backends, [rabbit_auth_backend_oauth2, rabbit_auth_backend_internal])"
-)
+CONFIGURE = """\
+application:set_env(rabbitmq_auth_backend_oauth2, resource_server_id, <<"rabbitmq">>),
+Key = #{{<<"alg">> => <<"HS256">>, <<"kid">> => <<"k">>, <<"kty">> => <<"oct">>,
+         <<"k">> => <<"{key}">>, <<"value">> => <<"{key}">>}},
+application:set_env(rabbitmq_auth_backend_oauth2, key_config,
+    [{{default_key, <<"k">>}}, {{signing_keys, #{{<<"k">> => {{map, Key}}}}}}]),
+application:set_env(rabbit, auth_backends,
+    [rabbit_auth_backend_oauth2, rabbit_auth_backend_internal])"""
 
 
 def encoded(data: bytes) -> str:
@@ -45,7 +45,7 @@ def signed(**claims: Any) -> str:
 class TokenEndpoint(resource.Resource):
     """Gives tokens to the client "orders"."""
 
-    isLeaf = True
+    isLeaf = True  # noqa: N815
 
     def __init__(self) -> None:
         super().__init__()
