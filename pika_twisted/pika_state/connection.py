@@ -113,12 +113,11 @@ class Connection(ClosingConnection):
 
     def _init_connection_state(self) -> None:
         # pika calls this from its constructor and again after the stream has ended.
-        asked = self.params.frame_max or spec.FRAME_MAX_SIZE
-        self.inbound.start(
-            _codec.FrameDecoder(
-                self.message_class, frame_max=max(asked, FRAME_MIN_SIZE), **self._limits
-            )
-        )
+        # What was asked for holds from Tune on: an operator can give Connection.Start any number of
+        # server properties.
+        limit = max(self.params.frame_max or 0, spec.FRAME_MAX_SIZE)
+        decoder = _codec.FrameDecoder(self.message_class, frame_max=limit, **self._limits)
+        self.inbound.start(decoder)
         super()._init_connection_state()
         self.messages_indirect = 0
         self._numbers = ChannelNumbers()
