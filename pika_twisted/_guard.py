@@ -11,6 +11,32 @@ from twisted.logger import Logger
 _log = Logger(namespace="pika_twisted")
 
 
+class Callbacks:
+    """Users' callbacks for one thing, called in the order in which they came."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._calls: list[tuple[Callable[..., Any], Callable[..., None]]] = []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, callback: Callable[..., Any]) -> None:
+        """Add one; TypeError when it can't be called."""
+        self._calls.append((callback, guarded(callback, self._what)))
+
+    def remove(self, callback: Callable[..., Any]) -> None:
+        """Remove one if it is there; the latest, of several equal ones."""
+        for number in reversed(range(len(self._calls))):
+            if self._calls[number][0] == callback:
+                del self._calls[number]
+                return
+
+    def __call__(self, *values: Any) -> None:
+        for _callback, call in list(self._calls):
+            call(*values)
+
+
 def guarded(callback: Callable[..., Any], what: str) -> Callable[..., None]:
     """Wrap `callback` so that an exception in it goes to the Twisted log.
 

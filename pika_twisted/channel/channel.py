@@ -16,7 +16,7 @@ from twisted.internet import defer
 
 from pika_twisted import _instruments
 from pika_twisted._arguments import check_auto_ack
-from pika_twisted._guard import guarded
+from pika_twisted._guard import Callbacks, guarded
 from pika_twisted._reasons import fresh_exception
 from pika_twisted.deferreds.containers import OrderedSet, TagIndex
 from pika_twisted.deferreds.lazy import succeeded
@@ -60,6 +60,7 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         #: How many Basic.Recover wait for their answer.
         self._recovering = 0
         self._observers = OrderedSet()
+        self._close_callbacks = Callbacks("channel close callback")
         self._encoder: Any = (
             channel.encoder if isinstance(channel, Channel) else PlainEncoder(channel)
         )
@@ -191,16 +192,21 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         replies = list(replies)
 
         def fire(method_frame: frame.Method[Any]) -> None:
-            self._observers.discard(deferred)
-            self._channel.remove_callback(fire, replies)
             if not deferred.called:
                 deferred.callback(method_frame)
+
+        def forget(result: Any) -> Any:
+            if deferred in self._observers:
+                self._observers.discard(deferred)
+                self._channel.remove_callback(fire, replies)
+            return result
 
         if self._closed:
             deferred.errback(fresh_exception(self._closed))
             return
         self._channel.add_callback(fire, replies, False)
         self._observers.add(deferred)
+        deferred.addBoth(forget)  # also where it is cancelled
 
     # Callbacks
 
@@ -220,8 +226,13 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         self, callback: Callable[[TwistedChannel, BaseException], Any]
     ) -> None:
         """Call `callback(channel, reason)` when the channel closes, with this TwistedChannel."""
-        call = guarded(callback, "channel close callback")
-        self._channel.add_on_close_callback(lambda _channel, reason: call(self, reason))
+        self._close_callbacks.add(callback)
+
+    def remove_on_close_callback(
+        self, callback: Callable[[TwistedChannel, BaseException], Any]
+    ) -> None:
+        """Undo `add_on_close_callback()`; nothing where it was not added."""
+        self._close_callbacks.remove(callback)
 
     def add_on_flow_callback(self, callback: Callable[[frame.Method[Any]], Any]) -> None:
         """Call `callback(method_frame)` when the broker sends Channel.Flow."""
@@ -496,3 +507,4 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
                 consumer.close_queue(reason, deliverable=consumer.auto_ack)
         if not self.on_closed.called:
             self.on_closed.callback(reason)
+        self._close_callbacks(self, reason)

@@ -19,10 +19,11 @@ from pika_twisted._arguments import (
     check_prefetch_count,
     check_whole,
 )
-from pika_twisted._guard import guarded
+from pika_twisted._guard import Callbacks, guarded
 from pika_twisted._losses import GoneEncoder, NotConnected, is_loss
 from pika_twisted._reasons import fresh_exception
 from pika_twisted.channel.acknowledging import BATCH
+from pika_twisted.channel.preparation import Preparation
 from pika_twisted.channel.topology import Topology
 from pika_twisted.connecting.connect import maybe_await
 from pika_twisted.deferreds.waiters import Waiters
@@ -87,8 +88,9 @@ class RecoveringChannel(Consuming, Topology):
         if prefetch_count is not None:
             self._qos[False] = {"prefetch_count": prefetch_count}
         self._return_callbacks: list[Callable[[Any], Any]] = []
-        self._close_callbacks: list[Callable[[Any, BaseException], Any]] = []
+        self._close_callbacks = Callbacks("channel close callback")
         self._waiters = Waiters()
+        self._preparation = Preparation()
         self._closed: BaseException | None = None
         self._reopening: defer.Deferred[Any] | None = None
         self._last_declared = ""
@@ -213,6 +215,7 @@ class RecoveringChannel(Consuming, Topology):
     ) -> defer.Deferred[Any]:
         """As `TwistedChannel.basic_publish()`; waits for a connection.
 
+        What waits is the message as it is at the call; one that can't be sent fails at the call.
         For bounds, and for sending again what a lost connection left unconfirmed, there is the
         service's `publisher()`.
         """
@@ -221,12 +224,12 @@ class RecoveringChannel(Consuming, Topology):
                 exchange, routing_key, body, properties, mandatory
             )
             return publishing
+        try:
+            kept = self._preparation.copied(exchange, routing_key, body, properties, mandatory)
+        except Exception:
+            return defer.fail()
         opening = self.when_open(self.call_timeout)
-        return opening.addCallback(
-            lambda channel: channel.basic_publish(
-                exchange, routing_key, body, properties, mandatory
-            )
-        )
+        return opening.addCallback(lambda channel: channel.basic_publish(*kept))
 
     # Callbacks
 
@@ -240,7 +243,11 @@ class RecoveringChannel(Consuming, Topology):
 
     def add_on_close_callback(self, callback: Callable[[Any, BaseException], Any]) -> None:
         """Call `callback(channel, reason)` each time the TwistedChannel in use is lost."""
-        self._close_callbacks.append(guarded(callback, "channel close callback"))
+        self._close_callbacks.add(callback)
+
+    def remove_on_close_callback(self, callback: Callable[[Any, BaseException], Any]) -> None:
+        """Undo `add_on_close_callback()`; nothing where it was not added."""
+        self._close_callbacks.remove(callback)
 
     # Opening, losing, closing
 
@@ -297,8 +304,7 @@ class RecoveringChannel(Consuming, Topology):
         was_current = channel is self.current
         if was_current:
             self.current = None
-        for callback in list(self._close_callbacks):
-            callback(self, reason)
+        self._close_callbacks(self, reason)
         connection = self.service.connection
         if was_current and self._closed is None and connection is not None and connection.is_open:
             LOGGER.warning("Channel closed (%s); opening it again", reason)

@@ -27,6 +27,7 @@ from pika_twisted.transport.read_gate import WaterMarks
 from .channel import RecoveringChannel
 from .client_service import Link, LinkEndpoint, LinkFactory
 from .events import EVENTS, Events
+from .publisher import RecoveringPublisher
 from .recorder import Recorder
 from .totals import Tally
 
@@ -202,20 +203,22 @@ class RecoveringService(Events, Tally, ClientService):
         if when_down not in (WAIT, FAIL) or when_lost not in (FAIL, RESEND):
             raise ValueError('when_down is "wait" or "fail", when_lost is "fail" or "resend"')
         options.setdefault("timeout", 30.0)
-        publisher = Publisher(None, reactor=self.reactor, **options)
-        publisher.wait_when_down = when_down == WAIT
-        publisher.resend_when_lost = when_lost == RESEND
-        publisher.recovers = True
-        publisher.why_down = self._why_down
-        self._publishers.add(publisher)
         channel = RecoveringChannel(self)
-        channel.on_open = lambda opened: publisher.attach(opened).addErrback(lambda _: None)
 
-        def ended() -> None:
+        def ended(publisher: Publisher) -> None:
             self._keep_publisher(publisher)
             channel.close()
 
-        publisher.on_end = ended
+        publisher = RecoveringPublisher(
+            wait_when_down=when_down == WAIT,
+            resend_when_lost=when_lost == RESEND,
+            why_down=self._why_down,
+            on_end=ended,
+            reactor=self.reactor,
+            **options,
+        )
+        self._publishers.add(publisher)
+        channel.on_open = publisher.go_on
         self._add_channel(channel)
         return publisher
 

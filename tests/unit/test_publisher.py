@@ -6,11 +6,13 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import pika
 import pytest
 from pika import exceptions, spec
 from twisted.internet import defer
 
 from pika_twisted.publisher import Publisher, PublisherOverflow, PublishTimeout
+from pika_twisted.recovery.publisher import RecoveringPublisher
 from tests.support import peer
 from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.outcome import Outcome, TwistedLog, call, watch
@@ -244,10 +246,10 @@ def test_what_the_hook_makes_up_fails_its_publish_only(session: Session) -> None
 
 def test_resending_on_another_channel(session: Session) -> None:
     channel = session.channel()
-    target = Publisher(reactor=session.clock, max_in_flight=2)
-    publish(target, b"too early").failure(exceptions.ConnectionWrongStateError)
-    target.wait_when_down = target.resend_when_lost = target.recovers = True
-    watch(target.attach(channel))
+    early = Publisher(reactor=session.clock)
+    publish(early, b"too early").failure(exceptions.ConnectionWrongStateError)
+    target = RecoveringPublisher(resend_when_lost=True, reactor=session.clock, max_in_flight=2)
+    target.go_on(channel)
     outcomes = [publish(target, b"%d" % n) for n in range(3)]
     session.peer.expect(spec.Confirm.Select)
     session.peer.send(channel, spec.Confirm.SelectOk())
@@ -257,7 +259,7 @@ def test_resending_on_another_channel(session: Session) -> None:
     assert target.waiting == 3
     session.peer.forget()
     again = session.channel()
-    watch(target.attach(again))
+    target.go_on(again)
     session.peer.expect(spec.Confirm.Select)
     session.peer.send(again, spec.Confirm.SelectOk())
     assert sent(session) == [b"0", b"1"]
@@ -269,17 +271,119 @@ def test_resending_on_another_channel(session: Session) -> None:
 
 
 def test_a_message_that_closes_its_channel_is_not_resent_for_ever(session: Session) -> None:
-    target = Publisher(reactor=session.clock)
-    target.wait_when_down = target.resend_when_lost = target.recovers = True
+    target = RecoveringPublisher(resend_when_lost=True, reactor=session.clock)
     outcome = publish(target, b"x")
-    for _ in range(3):
-        channel = session.channel()
-        watch(target.attach(channel))
-        session.peer.expect(spec.Confirm.Select)
-        session.peer.send(channel, spec.Confirm.SelectOk())
-        session.peer.send(channel, spec.Channel.Close(404, "NOT_FOUND", 60, 40))
-        session.peer.forget()
+    channel = session.channel()
+    target.go_on(channel)
+    session.peer.expect(spec.Confirm.Select)
+    session.peer.send(channel, spec.Confirm.SelectOk())
+    session.peer.send(channel, spec.Channel.Close(404, "NOT_FOUND", 60, 40))
     assert outcome.failure(exceptions.ChannelClosedByBroker).reply_code == 404
+
+
+def next_channel(session: Session, target: RecoveringPublisher) -> Any:
+    """Another channel in confirm mode, as a service opens it after a loss."""
+    channel = session.channel()
+    target.go_on(channel)
+    session.peer.expect(spec.Confirm.Select)
+    session.peer.forget()
+    session.peer.send(channel, spec.Confirm.SelectOk())
+    return channel
+
+
+def serve_until_settled(session: Session, target: RecoveringPublisher) -> list[bytes]:
+    """Confirm what comes as a broker does, but close the channel for b"bad". What was taken."""
+    taken: list[bytes] = []
+    channel, tag = next_channel(session, target), 0
+    while target.in_flight or target.waiting:
+        arrived = sent(session)
+        session.peer.forget()
+        for body in arrived:
+            if body.startswith(b"bad"):
+                session.peer.send(channel, spec.Channel.Close(404, body.decode(), 60, 40))
+                channel, tag = next_channel(session, target), 0
+                break
+            taken.append(body)
+            tag += 1
+            session.peer.ack(channel, tag)
+    return taken
+
+
+def test_the_one_that_is_refused_fails_alone(session: Session) -> None:
+    target = RecoveringPublisher(resend_when_lost=True, reactor=session.clock)
+    bodies = [b"0", b"1", b"bad 1", b"2", b"3", b"bad 2", b"4"]
+    outcomes = {body: publish(target, body) for body in bodies}
+    taken = serve_until_settled(session, target)
+    for body, outcome in outcomes.items():
+        if body.startswith(b"bad"):
+            assert body.decode() in str(outcome.failure(exceptions.ChannelClosedByBroker))
+        else:
+            outcome.result()
+    assert taken == [b"0", b"1", b"2", b"3", b"4"]
+    assert (target.confirmed, target.failed) == (5, 2)
+
+
+def test_after_a_refusal_the_others_go_one_at_a_time(session: Session) -> None:
+    target = RecoveringPublisher(resend_when_lost=True, reactor=session.clock)
+    outcomes = [publish(target, b"%d" % number) for number in range(3)]
+    channel = next_channel(session, target)
+    assert sent(session) == [b"0", b"1", b"2"]
+    session.peer.send(channel, spec.Channel.Close(404, "NOT_FOUND", 60, 40))
+    outcomes.append(publish(target, b"new"))
+    channel = next_channel(session, target)
+    for number in range(3):
+        assert sent(session) == [b"%d" % number]
+        session.peer.forget()
+        session.peer.ack(channel, number + 1)
+    assert sent(session) == [b"new"]
+    session.peer.ack(channel, 4)
+    assert all(outcome.result() for outcome in outcomes)
+    assert target.resent == 3
+
+
+def test_a_cancelled_one_may_be_the_one_that_was_refused(session: Session) -> None:
+    target = RecoveringPublisher(resend_when_lost=True, reactor=session.clock)
+    bad, good = publish(target, b"bad"), publish(target, b"good")
+    channel = next_channel(session, target)
+    bad.deferred.cancel()
+    session.peer.send(channel, spec.Channel.Close(404, "NOT_FOUND", 60, 40))
+    channel = next_channel(session, target)
+    assert sent(session) == [b"good"]
+    session.peer.ack(channel, 1)
+    good.result()
+
+
+def test_a_publish_is_what_it_was_at_the_call(session: Session) -> None:
+    """One BasicProperties and one bytearray for three messages, while there is no channel."""
+    target = RecoveringPublisher(resend_when_lost=True, reactor=session.clock)
+    body, properties = bytearray(1), pika.BasicProperties(headers={"n": [0]})
+    outcomes = []
+    for number in range(3):
+        body[:] = b"%d" % number
+        properties.headers["n"][0] = number
+        outcomes.append(watch(target.publish("", "q", body, properties)))  # type: ignore[arg-type]
+    for _ in range(2):  # the second time they are sent again
+        channel = next_channel(session, target)
+        session.peer.read()
+        assert [
+            (message.body, message.properties.headers["n"]) for message in session.peer.published
+        ] == [(b"0", [0]), (b"1", [1]), (b"2", [2])]
+        properties.headers["n"][0] = 9
+        if len(outcomes) and target.resent == 0:
+            channel.close()
+            session.peer.expect(spec.Channel.Close)
+            session.peer.send(channel, spec.Channel.CloseOk())
+    session.peer.ack(channel, 3, multiple=True)
+    assert all(outcome.result() for outcome in outcomes)
+
+
+def test_what_can_t_be_sent_fails_at_the_call_without_a_channel(session: Session) -> None:
+    target = RecoveringPublisher(reactor=session.clock)
+    unsendable = pika.BasicProperties(headers={"key": object()})
+    error = watch(target.publish("", "q", b"", unsendable)).failure(exceptions.AMQPError)
+    assert "headers['key']" in str(error)
+    watch(target.publish("", 5, b"")).failure(TypeError)  # type: ignore[arg-type]
+    assert target.waiting == 0
 
 
 @pytest.mark.parametrize("wrong", ["max_in_flight", "max_bytes", "max_waiting"])
@@ -308,8 +412,7 @@ def test_a_broker_without_confirms(session: Session, monkeypatch: pytest.MonkeyP
 
 def test_cancelling_is_cheap_however_many_publishes_wait() -> None:
     def cancelling(count: int) -> float:
-        publisher = Publisher()
-        publisher.wait_when_down = True
+        publisher = RecoveringPublisher()
         waiting = [publisher.publish("e", "k", b"x") for _ in range(count)]
         random.Random(1).shuffle(waiting)
         for deferred in waiting:
