@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import pika
 from pika.connection import Parameters
+from pika.credentials import VALID_TYPES
 from twisted.internet import interfaces
 
 from pika_twisted._arguments import check_parameters
@@ -106,7 +107,7 @@ def _as_credentials(given: Any) -> Any:
     """pika's credentials; a token alone is a password without a user."""
     if isinstance(given, str):
         return pika.PlainCredentials("", given)
-    kinds: Any = pika.credentials.VALID_TYPES
+    kinds: Any = VALID_TYPES
     if not isinstance(given, tuple(kinds)):  # pika's own error shows the value
         kind = type(given).__name__
         raise TypeError(f"credentials are pika.PlainCredentials, a token (str), ..., not {kind}")

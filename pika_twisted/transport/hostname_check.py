@@ -74,7 +74,7 @@ def _creator_of(factory: Any) -> Any:
     return getattr(bound, "__self__", None)
 
 
-def _verify_host(connection: SSL.Connection, protocol: Any, hostname: str) -> None:
+def _verify_host(connection: Any, protocol: Any, hostname: str) -> None:
     """Have OpenSSL refuse a certificate that is not for `hostname`."""
     if not hasattr(connection, "set_verify"):
         return  # a pyOpenSSL that is too old for a Twisted that needs this

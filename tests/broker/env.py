@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import ssl as stdlib_ssl
 from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ import pika
 from twisted.internet import defer, endpoints, protocol, ssl, threads
 from twisted.python.failure import Failure
 
+from pika_twisted.transport.tls_layer import TLSEndpoint
 from tests.broker import second_client
 from tests.broker.broker import Broker
 from tests.broker.control import Control
@@ -136,7 +138,10 @@ class Env:
         return pika.ConnectionParameters(credentials=credentials, **changes)
 
     def endpoint(self, *, tls: Any = None, port: int | None = None) -> Any:
-        """Where to connect to; `tls` is True, or what optionsForClientTLS() gave."""
+        """Where to connect to; `tls` is True, what optionsForClientTLS() gave, or "context".
+
+        That is pika_twisted's own TLS, by an `ssl.SSLContext`.
+        """
         if tls is None:
             return endpoints.TCP4ClientEndpoint(
                 self.reactor, self.broker.host, port or self.broker.port
@@ -147,6 +152,9 @@ class Env:
         address = endpoints.TCP4ClientEndpoint(
             self.reactor, self.broker.host, port or self.broker.tls_port
         )
+        if tls == "context":
+            context = stdlib_ssl.create_default_context(cafile=self.broker.authority)
+            return TLSEndpoint(address, context, "localhost", self.reactor)
         return endpoints.wrapClientTLS(tls, address)
 
     def tls_options(self, hostname: str = "localhost", authority: str | None = None) -> Any:

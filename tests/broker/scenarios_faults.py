@@ -30,7 +30,11 @@ from tests.broker.registry import REACTORS, scenario
 from tests.broker.waiting import AFTER_TCP, Waiting
 
 LONG = os.environ.get("PIKA_TWISTED_TEST_LONG") == "1"
-WIRES: dict[str, dict[str, Any]] = {"tcp": {"tls": None}, "tls": {"tls": True}}
+WIRES: dict[str, dict[str, Any]] = {
+    "tcp": {"tls": None},
+    "tls": {"tls": True},
+    "context": {"tls": "context"},
+}
 UNSENT = 20 << 20
 HEARTBEAT = 1
 SILENT_WITHIN = 2 * (HEARTBEAT + 5)  # pika's checker looks every heartbeat + 5 s

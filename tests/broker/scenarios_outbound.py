@@ -18,11 +18,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     f"{where}-{handle}-{wire}": {
         "where": where,
         "handle": handle,
-        "tls": True if wire == "tls" else None,
+        "tls": {"tcp": None, "tls": True, "context": "context"}[wire],
     }
     for where in ("in_answer", "in_delivery", "outside")
     for handle in ("saved", "attribute", "close")
-    for wire in ("tcp", "tls")
+    for wire in ("tcp", "tls", "context")
 }
 
 

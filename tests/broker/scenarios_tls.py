@@ -14,10 +14,12 @@ from tests.broker.scenarios_bodies import BORDERS, MIB, body_of
 from tests.broker.scenarios_consume import fill
 
 
-@scenario(timeout=60, own_node=True)
-async def tls_carries_everything(env: Env) -> None:
+@scenario(
+    timeout=60, own_node=True, variants={"twisted": {"tls": True}, "context": {"tls": "context"}}
+)
+async def tls_carries_everything(env: Env, tls: Any) -> None:
     """Bodies at every frame border, 16 MiB, and 20,000 messages acked one by one, over TLS."""
-    _, channel = await env.open(tls=True)
+    _, channel = await env.open(tls=tls)
     queue, counted = env.name(), env.name()
     await channel.queue_declare(queue)
     await channel.queue_declare(counted)
@@ -80,10 +82,10 @@ async def plaintext_to_a_tls_peer(env: Env) -> None:
     check(isinstance(reason, AMQPConnectionError), repr(reason))
 
 
-@scenario(own_node=True)
-async def tls_closes_in_order(env: Env) -> None:
+@scenario(own_node=True, variants={"twisted": {"tls": True}, "context": {"tls": "context"}})
+async def tls_closes_in_order(env: Env, tls: Any) -> None:
     """close() over TLS gives the client's reason, soon."""
-    connection, channel = await env.open(tls=True)
+    connection, channel = await env.open(tls=tls)
     queue = env.name()
     await channel.queue_declare(queue)
     done = env.closed(connection)

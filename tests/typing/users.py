@@ -28,6 +28,11 @@ async def connecting() -> None:
     assert_type(connection, TwistedProtocolConnection)
     async with connect() as other:
         assert_type(other, TwistedProtocolConnection)
+    await connect(tls=True, close_timeout=5, water_marks=None, credentials=lambda: "token")
+    # Errors of both checkers, as an unused "ignore" is one: a typo, a wrong type.
+    await connect(bufer_size=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await connect(buffer_size="1")  # type: ignore[call-overload]  # pyright: ignore
+    await connect(protocol=TwistedProtocolConnection, anything=1)
     own = TwistedProtocolConnection(pika.ConnectionParameters(heartbeat=30))
     assert_type(await own.when_ready(), TwistedProtocolConnection)
     assert_type(await own.channel(), TwistedChannel)
