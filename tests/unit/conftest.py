@@ -15,46 +15,24 @@ What the specification leaves to the decoder, and both twins have to decide alik
 
 from __future__ import annotations
 
-import importlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.codecs import MODULES, Message, load
 from tests.support.outcome import TwistedLog
 from tests.support.service import World
 from tests.support.session import OURS, OURS_THROUGH_PIKA, Adapter, Session
-
-# The full size of what is sampled in an ordinary run.
-EXHAUSTIVE = os.environ.get("PIKA_TWISTED_EXHAUSTIVE") == "1"
 
 # Its limit of 200 ms for an example is about the machine: a core that is shared takes longer.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
-
-MODULES = {"reference": "pika_twisted.codec.reference.decoder", "compiled": "pika_twisted._frame"}
-
-
-class Message(NamedTuple):
-    """Stands for ReceivedMessage: the codec fills any tuple of four."""
-
-    channel: Any
-    method: Any
-    properties: Any
-    body: bytes
-
-
-def load(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(MODULES[name])
-    except ImportError as error:
-        pytest.fail(f"the {name} codec can't be imported: {error}")
 
 
 @pytest.fixture(params=list(MODULES))

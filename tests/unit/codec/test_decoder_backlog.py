@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support import wire
+from tests.support.codecs import Direct, Message
 from tests.support.cost import assert_grows_at_most, cpu
-from tests.unit.codec.test_decoder_content import Direct
-from tests.unit.conftest import Message
 
 
 def filled(codec: Any, *items: Any) -> Any:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pika import frame, spec
 
 from tests.support import feeding, shape, wire
+from tests.support.codecs import EXHAUSTIVE, PROPERTIES, Direct, Message, load
 from tests.support.oracle import Oracle
-from tests.unit.conftest import EXHAUSTIVE, Message, load
 
 FRAME_MAX = 4096
 STEP = FRAME_MAX - 8
@@ -23,7 +23,6 @@ BORDERS = sorted(
     | {times * STEP + delta for times in (1, 2) for delta in (-2, -1, 0, 1, 2)}
     | {times * FRAME_MAX - delta for times in (1, 2) for delta in (9, 8, 7, 0)}
 )
-PROPERTIES = spec.BasicProperties(content_type="text/plain", headers={"x": 1}, delivery_mode=2)
 CONTENT_METHODS = {
     "deliver": wire.deliver(),
     "get-ok": spec.Basic.GetOk(7, True, "ex", "rk", 3),
@@ -39,19 +38,6 @@ def body_of(size: int) -> bytes:
 
 def joined_bodies(shapes: list[shape.Shape]) -> bytes:
     return b"".join(item[2][1] for item in shapes if item[0] == "body")
-
-
-class Direct:
-    """A decoder with subscriptions, and what they got."""
-
-    def __init__(self, codec: Any, *tags: tuple[int, str], **limits: int) -> None:
-        self.decoder = codec.FrameDecoder(Message, **limits)
-        self.backlogs = {key: codec.Backlog() for key in tags}
-        for (channel, tag), backlog in self.backlogs.items():
-            self.decoder.subscribe(channel, tag, backlog, f"channel {channel}", (channel, tag))
-
-    def messages(self, channel: int = 1, tag: str = "ct") -> list[Any]:
-        return list(self.backlogs[channel, tag])
 
 
 def frames_of(codec: Any, chunks: list[bytes]) -> list[Any]:

@@ -21,10 +21,9 @@ from pika import exceptions, spec
 
 from tests.support import corpus, feeding, shape, wire
 from tests.support.bad_bytes import POISON, REFUSED
+from tests.support.codecs import EXHAUSTIVE, PROPERTIES, Direct, Message
 from tests.support.cost import assert_grows_at_most, cpu
-from tests.unit.codec.test_decoder_content import PROPERTIES, Direct
-from tests.unit.codec.test_encoder import WRONG_ARGUMENTS
-from tests.unit.conftest import EXHAUSTIVE, Message
+from tests.support.samples import WRONG_ARGUMENTS
 
 pytestmark = pytest.mark.timeout(7200 if EXHAUSTIVE else 900)
 

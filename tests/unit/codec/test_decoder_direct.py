@@ -9,9 +9,8 @@ import pytest
 from pika import spec
 
 from tests.support import feeding, shape, wire
+from tests.support.codecs import PROPERTIES, Direct, Message
 from tests.support.oracle import Oracle
-from tests.unit.codec.test_decoder_content import PROPERTIES, Direct
-from tests.unit.conftest import Message
 
 HEADER_ONLY = wire.method_frame(1, wire.deliver()) + wire.raw_header(1, 4)
 

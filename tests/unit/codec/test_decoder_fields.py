@@ -20,9 +20,10 @@ from pika import spec
 
 from pika_twisted.codec.values import Timestamp
 from tests.support import feeding, shape, wire
+from tests.support.codecs import EXHAUSTIVE, Message, load
 from tests.support.oracle import Oracle
 from tests.support.pika_versions import LONG
-from tests.unit.conftest import EXHAUSTIVE, Message, load
+from tests.support.samples import subset
 
 Trace = list[shape.Shape]
 
@@ -183,21 +184,6 @@ def test_nesting_limit_is_settable(make_decoder: Callable[..., Any], limit: int)
 
 
 # ------------------------------------------------------------------ the 14 properties
-
-PROPERTY_VALUES: dict[str, list[Any]] = {
-    "headers": [{}, {"a": 1, "b": {"c": [None, True]}}],
-    "delivery_mode": [1, 255],
-    "priority": [0, 9],
-    "timestamp": [0, 2**64 - 1],
-}
-for _name in shape.PROPERTY_NAMES:
-    PROPERTY_VALUES.setdefault(_name, [_name, "é" * 127])
-
-
-def subset(mask: int, variant: int = 0) -> spec.BasicProperties:
-    """Properties with exactly the fields whose bit is set."""
-    names = [name for bit, name in enumerate(shape.PROPERTY_NAMES) if mask >> bit & 1]
-    return spec.BasicProperties(**{name: PROPERTY_VALUES[name][variant] for name in names})
 
 
 def test_all_property_subsets(codec: Any) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.unit.conftest import load
+from tests.support.codecs import load
 
 NAMES = {
     "IMPLEMENTATION",

@@ -7,7 +7,6 @@ each is fed in every style. The expectation is decode_frame's own result.
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from hypothesis import strategies as st
 from pika import frame, spec
 
 from tests.support import feeding, shape, wire
+from tests.support.codecs import Message, load
 from tests.support.oracle import Oracle
-from tests.support.pika_versions import LOWEST
-from tests.unit.conftest import Message, load
+from tests.support.samples import short_text, tables
 
 SAMPLES = dict(wire.method_samples())
 
@@ -109,26 +108,6 @@ def test_cut_arguments_are_502(make_decoder: Callable[..., Any], name: str) -> N
         assert shape.trace(make_decoder(), [octets]) == [shape.of_error(502)], size
 
 
-short_text = st.text(max_size=60).filter(lambda text: len(text.encode()) < 256)
-_tables = st.dictionaries(
-    short_text,
-    st.recursive(
-        st.none()
-        | st.booleans()
-        | st.integers(LOWEST, 2**63 - 1)
-        | st.text(max_size=20)
-        | st.binary(max_size=20)
-        | st.decimals(
-            allow_nan=False, allow_infinity=False, places=3, min_value=-9, max_value=9
-        ).map(Decimal.normalize)  # as pika 1.3 and 1.4 send them
-        | st.datetimes().map(lambda moment: moment.replace(year=max(moment.year, 1970))),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(short_text, inner, max_size=3),
-        max_leaves=8,
-    ),
-    max_size=4,
-)
-
-
 @st.composite
 def methods(draw: st.DrawFn) -> Any:
     """Any method with any arguments pika can encode."""
@@ -142,7 +121,7 @@ def methods(draw: st.DrawFn) -> Any:
         elif isinstance(sample, int):
             values[argument] = draw(st.integers(0, 2 ** wire.integer_bits(argument) - 1))
         elif isinstance(sample, dict):
-            values[argument] = draw(_tables)
+            values[argument] = draw(tables)
         else:
             values[argument] = draw(short_text | st.binary(max_size=255))
     return method_class(**values)

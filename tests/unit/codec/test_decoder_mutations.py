@@ -17,8 +17,8 @@ from pika import spec
 
 from tests import differences
 from tests.support import corpus, feeding, shape, wire
+from tests.support.codecs import EXHAUSTIVE, Message, load
 from tests.support.oracle import Oracle
-from tests.unit.conftest import EXHAUSTIVE, Message, load
 
 pytestmark = pytest.mark.timeout(900)
 

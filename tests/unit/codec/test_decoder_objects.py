@@ -14,8 +14,7 @@ import pytest
 from pika import DeliveryMode, frame, spec
 
 from tests.support import shape, wire
-from tests.unit.codec.test_decoder_content import Direct
-from tests.unit.conftest import Message, load
+from tests.support.codecs import Direct, Message, load
 
 LIGHT = {
     "Deliver": spec.Basic.Deliver("ct-é", 2**64 - 1, True, "ex", b"\xff"),

@@ -17,9 +17,9 @@ from pika import exceptions, spec
 from pika_twisted.codec.errors import UndecodableProperties
 from tests.support import feeding, shape, wire
 from tests.support.bad_bytes import POISON
+from tests.support.codecs import Direct
 from tests.support.cost import assert_grows_at_most, cpu
 from tests.support.oracle import Oracle
-from tests.unit.codec.test_decoder_content import Direct
 
 BROKEN = {name: poison for name, poison in POISON.items() if poison.bad is not None}
 

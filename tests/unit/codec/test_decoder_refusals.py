@@ -17,8 +17,8 @@ from pika import exceptions, spec
 
 from tests.support import feeding, shape, wire
 from tests.support.bad_bytes import BEGUN, DELIVER, REFUSED
+from tests.support.codecs import Direct
 from tests.support.oracle import Oracle
-from tests.unit.codec.test_decoder_content import Direct
 
 # What comes before every bad frame besides its own prefix: as if from an ordinary session.
 GOOD = wire.HEARTBEAT + wire.content(2, b"good") + wire.method_frame(9, spec.Channel.OpenOk(""))

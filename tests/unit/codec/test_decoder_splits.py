@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import corpus, feeding, shape, wire
+from tests.support.codecs import EXHAUSTIVE, Direct, Message, load
 from tests.support.oracle import Oracle
-from tests.unit.codec.test_decoder_content import Direct
-from tests.unit.conftest import EXHAUSTIVE, Message, load
 
 STREAMS = corpus.streams()
 Chunkings = Callable[[bytes], Any]

@@ -18,11 +18,9 @@ from pika import DeliveryMode, exceptions, frame, spec
 
 from pika_twisted.codec.errors import UnsupportedField
 from tests.support import wire
+from tests.support.codecs import EXHAUSTIVE, load
 from tests.support.pika_versions import LONG, LOWEST, PIKA_KEEPS_LONG
-from tests.unit.codec.test_decoder_fields import subset
-from tests.unit.codec.test_decoder_methods import _tables as tables
-from tests.unit.codec.test_decoder_methods import short_text
-from tests.unit.conftest import EXHAUSTIVE, load
+from tests.support.samples import WRONG, WRONG_ARGUMENTS, P, short_text, subset, tables
 
 TAGS = [0, 1, 255, 256, 2**31, 2**32, 2**63, 2**64 - 1]
 FRAME_MAX = 4096
@@ -332,56 +330,6 @@ def test_own_encode_may_fail(output: Any) -> None:
     with pytest.raises(LookupError, match="mine"):
         output.channel(1).publish("", "q", b"", Failing())
     assert (len(output), output.frames) == (0, 0)
-
-
-WRONG = (TypeError, ValueError)
-UNSUPPORTED = UnsupportedField  # a TypeError, and pika's UnsupportedAMQPFieldException
-TOO_LONG = exceptions.ShortStringTooLong
-P = spec.BasicProperties
-WRONG_ARGUMENTS: dict[str, tuple[tuple[Any, ...], Any, str]] = {
-    "exchange None": ((None, "q", b""), TypeError, "exchange"),
-    "exchange int": ((5, "q", b""), TypeError, "exchange"),
-    "exchange surrogate": (("\ud800", "q", b""), ValueError, ""),
-    "exchange too long": (("x" * 256, "q", b""), TOO_LONG, "exchange: a string of 256"),
-    "exchange too long in octets": (("é" * 128, "q", b""), TOO_LONG, ""),
-    "routing_key None": (("", None, b""), TypeError, "routing_key"),
-    "routing_key bytearray": (("", bytearray(b"q"), b""), TypeError, "routing_key"),
-    "routing_key too long": (("", b"x" * 256, b""), TOO_LONG, "routing_key: a string of 256"),
-    "body None": (("", "q", None), TypeError, "body"),
-    "body int": (("", "q", 5), TypeError, "body"),
-    "body list": (("", "q", [1]), TypeError, "body"),
-    "body surrogate": (("", "q", "\ud800"), ValueError, ""),
-    "properties dict": (("", "q", b"", {}), TypeError, "properties"),
-    "properties text": (("", "q", b"", 5), TypeError, "properties"),
-    "content_type int": (("", "q", b"", P(content_type=5)), WRONG, "content_type"),
-    "message_id too long": (("", "q", b"", P(message_id="x" * 256)), TOO_LONG, ""),
-    "cluster_id list": (("", "q", b"", P(cluster_id=[])), WRONG, "cluster_id"),
-    "delivery_mode text": (("", "q", b"", P(delivery_mode="2")), WRONG, ""),
-    "delivery_mode 256": (("", "q", b"", P(delivery_mode=256)), WRONG, ""),
-    "priority negative": (("", "q", b"", P(priority=-1)), WRONG, ""),
-    "priority float": (("", "q", b"", P(priority=1.5)), WRONG, ""),
-    "timestamp negative": (("", "q", b"", P(timestamp=-1)), WRONG, ""),
-    "timestamp moment": (("", "q", b"", P(timestamp=datetime.datetime.now())), WRONG, ""),
-    "timestamp beyond": (("", "q", b"", P(timestamp=2**64)), WRONG, ""),
-    "headers list": (("", "q", b"", P(headers=[1])), WRONG, ""),
-    "headers text": (("", "q", b"", P(headers="x")), WRONG, ""),
-    "header key int": (("", "q", b"", P(headers={5: 1})), WRONG, ""),
-    "header key too long": (("", "q", b"", P(headers={"k" * 256: 1})), TOO_LONG, ""),
-    "header key surrogate": (("", "q", b"", P(headers={"\ud800": 1})), ValueError, ""),
-    "header complex": (("", "q", b"", P(headers={"k": 1.5j})), UNSUPPORTED, ""),
-    "header object": (("", "q", b"", P(headers={"k": object()})), UNSUPPORTED, ""),
-    "header tuple": (("", "q", b"", P(headers={"k": (1,)})), UNSUPPORTED, ""),
-    "header set nested": (("", "q", b"", P(headers={"k": [{"n": {1}}]})), UNSUPPORTED, ""),
-    "header int beyond": (("", "q", b"", P(headers={"k": 2**64})), WRONG, ""),
-    "header decimal beyond": (("", "q", b"", P(headers={"k": Decimal(2**31)})), WRONG, ""),
-    "header decimal nan": (("", "q", b"", P(headers={"k": Decimal("NaN")})), WRONG, ""),
-    "header moment before 1970": (
-        ("", "q", b"", P(headers={"k": datetime.datetime(1969, 1, 1)})),
-        WRONG,
-        "",
-    ),
-    "header text surrogate": (("", "q", b"", P(headers={"k": "\ud800"})), ValueError, ""),
-}
 
 
 @pytest.mark.parametrize("ours", [False, True])

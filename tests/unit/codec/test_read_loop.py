@@ -8,7 +8,7 @@ import pytest
 from pika import spec
 
 from tests.support import wire
-from tests.unit.conftest import Message
+from tests.support.codecs import Message
 
 OTHER = wire.HEARTBEAT
 ACK = wire.method_frame(1, spec.Basic.Ack(1))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import wire
-from tests.unit.conftest import Message
+from tests.support.codecs import Message
 
 LARGEST = sys.maxsize - 1024
 CLAIMS = [2**31 - 9, 2**31 - 8, 2**31 - 1, 2**31, 2**31 + 8, 2**32 - 9, 2**32 - 8, 2**32 - 1]

@@ -17,7 +17,7 @@ from pika_twisted.codec.errors import UnsupportedField
 from pika_twisted.codec.methods import encode_method
 from pika_twisted.codec.values import LongLong, Timestamp
 from tests.support import shape, wire
-from tests.unit.conftest import Message, load
+from tests.support.codecs import Message, load
 
 UTC = datetime.timezone.utc
 CODECS = ["reference", "compiled"]
