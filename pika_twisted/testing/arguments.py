@@ -112,9 +112,11 @@ def check_queue_equal(
 ) -> None:
     """Compare the arguments of a queue's declaration with those of the queue.
 
-    :raises Refusal: one of them differs
+    :raises Refusal: one differs of those that queues of its type have
     """
-    check_equal("queue", name, vhost, _typed(now, dialect), _typed(asked, dialect), _COMPARED)
+    kind = now.get("x-queue-type", CLASSIC)
+    compared = [key for key in _COMPARED if kind in _TYPES_OF.get(key, (kind,))]
+    check_equal("queue", name, vhost, _typed(now, dialect), _typed(asked, dialect), compared)
 
 
 def _typed(arguments: dict[str, Any], dialect: Dialect) -> dict[str, Any]:

@@ -14,8 +14,12 @@ class Dialect:
     version: str
     #: Default x-delivery-limit of quorum queues; None for none.
     delivery_limit: int | None
-    #: Whether Basic.Nack and Basic.Recover count as failed deliveries in quorum queues.
+    #: Whether Basic.Nack and Basic.Recover count as failed deliveries in quorum queues. From 4.3 on
+    #: Basic.Reject does, and the end of a channel:
+    #: https://github.com/rabbitmq/rabbitmq-server/discussions/18226
     nack_counts: bool
+    #: How many priorities quorum queues tell from each other.
+    quorum_priorities: int
     #: Whether x-delivery-count stands in a first delivery, too.
     counts_from_zero: bool
     #: Whether quorum queues say x-acquired-count: how often a message came back in any way.
@@ -61,6 +65,7 @@ def dialect(version: str) -> Dialect:
         version,
         delivery_limit=20 if number >= (4, 0) else None,
         nack_counts=number < (4, 3),
+        quorum_priorities=32 if number >= (4, 3) else 2 if number >= (4, 0) else 1,
         counts_from_zero=number < (4, 0),
         has_acquired_count=number >= (4, 3),
         rejected_is_redelivered=number >= (4, 3),

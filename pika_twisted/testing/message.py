@@ -47,7 +47,7 @@ class Message:
         self.body = body
         self.headers: dict[str, Any] = properties.headers or {}
         self.persistent = properties.delivery_mode == 2
-        self.priority: int = properties.priority or 0
+        self.priority: int | None = properties.priority
         #: Why queues gave it up so far, the last one first: the header x-death.
         self.deaths = deaths or []
         #: Whether its first delivery is called a redelivery.

@@ -9,7 +9,7 @@ from pika_twisted.testing.arguments import QUORUM
 from pika_twisted.testing.consumer import Consumer
 from pika_twisted.testing.ending import LOST, NACK, REJECT, Ending
 from pika_twisted.testing.message import Message, QueuedMessage
-from pika_twisted.testing.ready import Ready
+from pika_twisted.testing.ready import Ready, quorum_ready
 from pika_twisted.testing.refusal import in_exclusive_use
 
 if TYPE_CHECKING:
@@ -45,7 +45,11 @@ class Queue:
         self._dialect = vhost.broker.dialect
         self._active: Consumer | None = None  # with x-single-active-consumer
         self._single = bool(arguments.get("x-single-active-consumer"))
-        self._ready = Ready(arguments.get("x-max-priority", 0), kind == QUORUM)
+        if kind == QUORUM:
+            self._ready = quorum_ready(self._dialect.quorum_priorities)
+        else:
+            self._ready = Ready(arguments.get("x-max-priority", 0))
+        self._got: set[int] = set()  # of a quorum queue: positions of what Basic.Get took
         self._unacked: dict[int, QueuedMessage] = {}
         self._next_position = 0
         self._had_consumers = False
@@ -84,6 +88,11 @@ class Queue:
         """How many wait for a consumer."""
         return len(self._ready)
 
+    @property
+    def consumer_count(self) -> int:
+        """How many consumers it says it has: in a quorum queue each unsettled Basic.Get is one."""
+        return len(self.consumers) + len(self._got)
+
     # Messages
 
     def publish(self, message: Message) -> bool:
@@ -108,16 +117,22 @@ class Queue:
         self._drop_expired()
         self.touch()
         message = self._take(no_ack) if len(self._ready) else None
+        if message is not None and not no_ack and self.type == QUORUM:
+            self._got.add(message.position)
         self._drop_expired_if_any_may()
         return message
 
     def settle(self, message: QueuedMessage) -> None:
         """Forget a message that was delivered: it was acked."""
-        self._unacked.pop(message.position, None)
+        self._give_back(message)
+
+    def _give_back(self, message: QueuedMessage) -> bool:
+        self._got.discard(message.position)
+        return self._unacked.pop(message.position, None) is not None
 
     def reject(self, message: QueuedMessage, how: Ending) -> None:
         """Dead-letter a message that was delivered, or drop it."""
-        if self._unacked.pop(message.position, None) is not None:
+        if self._give_back(message):
             redelivered = how is REJECT and self._dialect.rejected_is_redelivered
             self.vhost.dead_letter(self, message, "rejected", redelivered)
 
@@ -128,7 +143,7 @@ class Queue:
         """
         failed = self._dialect.nack_counts or how is not NACK
         for message in messages:
-            if self._unacked.pop(message.position, None) is None:
+            if not self._give_back(message):
                 continue
             message.redelivered = True
             message.acquired_count += 1

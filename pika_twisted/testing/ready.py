@@ -7,18 +7,23 @@ from collections.abc import Iterator
 
 from pika_twisted.testing.message import QueuedMessage
 
+#: Of a quorum queue: the priority of a message that has none, and the first that is a high one.
+_NORMAL = 4
+
+#: Of a quorum queue with two levels: after so many messages one of the low level has its turn.
+_WEIGHT = 2
+
 
 class Ready:
     """A queue's waiting messages: by priority, then by arrival.
 
     :param max_priority: 0 for a queue without priorities
-    :param returned_first: messages that come back leave before all others, in the order in which
-        they came back, as of quorum queues; False: they go to where they were
+    :param default_priority: of messages that have none
     """
 
-    def __init__(self, max_priority: int = 0, returned_first: bool = False) -> None:
+    def __init__(self, max_priority: int = 0, default_priority: int = 0) -> None:
         self._max_priority = max_priority
-        self._returned_first = returned_first
+        self._default_priority = default_priority
         self._returned: deque[QueuedMessage] = deque()
         self._levels: list[deque[QueuedMessage]] = [deque() for _ in range(max_priority + 1)]
 
@@ -31,17 +36,17 @@ class Ready:
             yield from level
 
     def _level(self, message: QueuedMessage) -> deque[QueuedMessage]:
-        return self._levels[min(message.message.priority, self._max_priority)]
+        priority = message.message.priority
+        if priority is None:
+            priority = self._default_priority
+        return self._levels[min(priority, self._max_priority)]
 
     def append(self, message: QueuedMessage) -> None:
         """Add a message that is new."""
         self._level(message).append(message)
 
     def put_back(self, message: QueuedMessage) -> None:
-        """Add a message that was with a consumer."""
-        if self._returned_first:
-            self._returned.append(message)
-            return
+        """Add a message that was with a consumer: it goes to where it was."""
         level = self._level(message)
         index = 0
         while index < len(level) and level[index].position < message.position:
@@ -86,3 +91,35 @@ class Ready:
         for level in self._levels:
             level.clear()
         return taken
+
+
+class QuorumReady(Ready):
+    """Those of a quorum queue: what comes back leaves before all others, in that order."""
+
+    def put_back(self, message: QueuedMessage) -> None:
+        """Add a message that was with a consumer."""
+        self._returned.append(message)
+
+
+class TwoLevels(QuorumReady):
+    """Those of a quorum queue that knows low and high priorities, and starves neither."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self._turn = 0
+
+    def _level(self, message: QueuedMessage) -> deque[QueuedMessage]:
+        return self._levels[(message.message.priority or 0) > _NORMAL]
+
+    def popleft(self) -> QueuedMessage:
+        """Take the message that leaves next."""
+        if self._returned:
+            return self._returned.popleft()
+        low, high = self._levels
+        turn, self._turn = self._turn, (self._turn + 1) % (_WEIGHT + 1)
+        return low.popleft() if low and (turn == _WEIGHT or not high) else high.popleft()
+
+
+def quorum_ready(levels: int) -> Ready:
+    """Return the waiting messages of a quorum queue that has so many priorities."""
+    return TwoLevels() if levels == 2 else QuorumReady(levels - 1, min(_NORMAL, levels - 1))

@@ -60,6 +60,11 @@ class Stream:
         raise self._unsupported("queue.purge")
 
     @property
+    def consumer_count(self) -> int:
+        """How many consumers it has."""
+        return len(self.consumers)
+
+    @property
     def _where(self) -> str:
         return f"queue '{self.name}' in vhost '{self.vhost.name}'"
 

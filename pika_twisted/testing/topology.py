@@ -101,7 +101,7 @@ def queue_declare(channel: ServerChannel, method: Any) -> Any:
             arguments=arguments,
         )
     channel.last_queue = queue.name
-    return spec.Queue.DeclareOk(queue.name, queue.message_count, len(queue.consumers))
+    return spec.Queue.DeclareOk(queue.name, queue.message_count, queue.consumer_count)
 
 
 def queue_delete(channel: ServerChannel, method: Any) -> Any:

@@ -14,6 +14,7 @@ from tests.support.conformance import (  # noqa: F401 - they add scenarios
     routing,
 )
 from tests.support.conformance.client import Client
+from tests.support.conformance.sessions import session
 from tests.support.conformance.world import SCENARIOS, AnyBroker, run
 
 FILE = Path(__file__).with_name("answers.json")
@@ -26,7 +27,12 @@ def names() -> list[str]:
 
 def ask(name: str, broker: AnyBroker) -> Any:
     """What a broker answers in a scenario, as JSON has it."""
-    return json.loads(json.dumps(run(name, broker)))
+    return json.loads(json.dumps(run(name, SCENARIOS[name], broker)))
+
+
+def ask_session(seed: int, broker: AnyBroker) -> Any:
+    """What a broker answers in a session of random calls."""
+    return json.loads(json.dumps(run(f"session_{seed}", session(seed), broker)))
 
 
 def version_of(broker: AnyBroker) -> str:

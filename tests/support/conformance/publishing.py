@@ -337,3 +337,14 @@ def tx_acks(world: World) -> Any:
     committed = client.ask(2, spec.Tx.Commit())
     client.rest()
     return [rolled_back, committed, brief([client.ask(2, spec.Basic.Get(queue=world.name()))])]
+
+
+@scenario
+def quorum_message_priorities(world: World) -> Any:
+    client = world.client()
+    client.ask(1, declare(world.name(), arguments=QUORUM), spec.Confirm.Select())
+    order = [None, 0, 9, 4, 1, 5, 3, None, 9, 5, 4, 0, 31, 32, 255, 100]
+    for place, priority in enumerate(order):
+        client.publish(1, "", world.name(), f"{place}: {priority}".encode(), priority=priority)
+    outcomes(client, len(order))
+    return drained(client, world.name())

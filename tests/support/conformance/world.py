@@ -72,10 +72,10 @@ def add(name: str, function: Scenario) -> None:
     SCENARIOS[name] = function
 
 
-def run(name: str, broker: AnyBroker) -> Any:
+def run(name: str, function: Scenario, broker: AnyBroker) -> Any:
     """What a client sees in a scenario."""
     world = World(name, broker)
     try:
-        return SCENARIOS[name](world)
+        return function(world)
     finally:
         world.clean()

@@ -14,5 +14,12 @@ def test_the_same_answers(name: str, version: str) -> None:
     assert answers.ask(name, MemoryBroker(version)) == answers.known(name, version)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_same_calls_have_the_same_answers(seed: int) -> None:
+    first, second = (answers.ask_session(seed, MemoryBroker("4.3")) for _ in range(2))
+    assert first == second
+    assert len(first) > 60
+
+
 def test_no_answers_are_kept_for_nothing() -> None:
     assert sorted(answers.kept()) == sorted(answers.names())
