@@ -253,11 +253,12 @@ class ChannelEncoder:
 
 @disjoint_base
 class ReadLoop:
-    """The one loop that every received octet of a connection goes through.
+    """The one loop that every received byte of a connection goes through.
 
     A subclass gives it what it calls: ``process(value)`` with each value of ``next_frame()``,
     ``end(error)`` with an exception, ``flush()`` to write where ledgers hold acks back, and
-    ``after_read()`` after a read while ``wants_after_read`` is true. The decoder's tokens are
+    ``after_read()`` after a read while ``wants_after_read`` is true. ``on_reads()`` is called after
+    ``reads_left`` reads, and returns the next number of them; 0 for never. The decoder's tokens are
     called, too.
 
     ``octets`` have come, ``frames_processed`` were handed to ``process()``; once ``stopped``
@@ -271,6 +272,8 @@ class ReadLoop:
     process: Any
     flush: Any
     after_read: Any
+    on_reads: Any
+    reads_left: int
     def __init__(self, buffer: OutputBuffer, wants_after_read: object) -> None: ...
     end: Any
     def receive(self, data: bytes) -> None:

@@ -10,6 +10,8 @@ cdef class ReadLoop:
     cdef public uint64_t frames_processed
     #: Whatever still arrives is ignored.
     cdef public bint stopped
+    #: So many more reads, and `on_reads()` is called, which returns the next number; 0: never.
+    cdef public int reads_left
     cdef bint draining
     cdef OutputBuffer buffer
     cdef object wants_after_read
@@ -50,6 +52,10 @@ cdef class ReadLoop:
                 buffer.write_out()
             if self.wants_after_read:
                 self.after_read()
+            if self.reads_left > 0:
+                self.reads_left -= 1
+                if self.reads_left == 0:
+                    self.reads_left = self.on_reads()
 
     cdef int drain(self, FrameDecoder decoder) except -1:
         while True:

@@ -92,9 +92,9 @@ class Channel(PikaChannel):  # type: ignore[misc]
             raise pika_exceptions.ChannelWrongStateError(text) from why
         self.connection.outbound.call_made()
 
-    def awaits_broker(self) -> bool:
-        """Whether a call on this channel waits for its answer."""
-        return bool(self._blocking or self._gets or self.unconfirmed())
+    def awaits_answer(self) -> bool:
+        """Whether a call on this channel waits for its answer; publishes aside."""
+        return bool(self._blocking or self._gets)
 
     def _raise_if_not_open(self) -> None:
         if self.close_reason is not None:
@@ -127,7 +127,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if isinstance(method, spec.Confirm.Select) and self._on_select_sent is not None:
             self._on_select_sent()
         self.connection._output_marshaled_frames([encoded])
-        self.connection.gate.resume()
+        self.connection.asks(self)
 
     def _set_state(self, connection_state: int) -> None:
         super()._set_state(connection_state)
@@ -212,7 +212,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         get = encode_method(self.channel_number, spec.Basic.Get(queue=queue, no_ack=auto_ack))
         self._gets.append(callback)
         self.connection._output_marshaled_frames([get])
-        self.connection.gate.resume()
+        self.connection.asks(self)
 
     def basic_qos(
         self,
@@ -271,6 +271,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
             raise pika_exceptions.MethodNotImplemented("The broker knows no publisher confirms")
         self._on_select_sent = on_sent
         self.on_confirm = ack_nack_callback
+        self.connection.confirms(self)
         self._rpc(spec.Confirm.Select(nowait), callback, [] if nowait else [spec.Confirm.SelectOk])
 
     def collect_confirms(self, arrived: list[Any], token: object) -> None:

@@ -26,7 +26,7 @@ from pika_twisted.exceptions import BrokerLimit, DecodeError, reason
 from pika_twisted.stats import ChannelCounts
 from pika_twisted.transport.inbound import Inbound
 from pika_twisted.transport.outbound import FRAME_MIN_SIZE, Outbound
-from pika_twisted.transport.pacing import PacedGate
+from pika_twisted.transport.pacing import FloodGate, IntervalGate
 from pika_twisted.transport.read_gate import ReadGate, WaterMarks
 from pika_twisted.transport.sockets import abort
 
@@ -70,7 +70,7 @@ class Connection(ClosingConnection):
         handshake_timeout: float = 15.0,
         close_timeout: float = 10.0,
         water_marks: WaterMarks | None = None,
-        read_interval: float = 0.0,
+        read_interval: float | None = None,
     ) -> None:
         self.gate = self._make_gate(water_marks, read_interval)
         self.outbound = Outbound(self.call_later)
@@ -91,6 +91,10 @@ class Connection(ClosingConnection):
         self.past_channels = ChannelCounts()
         self.close_reason: Exception | None = None
         self.is_blocked = False
+        #: Channels that have asked for something, and may have their answer by now.
+        self._asking: dict[Channel, None] = {}
+        #: Channels in confirm mode.
+        self._confirming: dict[Channel, None] = {}
         super().__init__(
             parameters,
             on_open_callback,
@@ -99,17 +103,14 @@ class Connection(ClosingConnection):
             internal_connection_workflow=False,
         )
 
-    def _make_gate(self, water_marks: WaterMarks | None, read_interval: float) -> ReadGate:
-        if not read_interval:
-            return ReadGate(water_marks, self._awaits_broker, self.seconds)
-        return PacedGate(
-            water_marks,
-            self._awaits_broker,
-            self.seconds,
-            read_interval,
-            lambda: self.messages_received,
-            self.call_later,
-        )
+    def _make_gate(self, water_marks: WaterMarks | None, read_interval: float | None) -> ReadGate:
+        watching = (water_marks, self._awaits_broker, self.seconds)
+        resting = (lambda: self.messages_received, self.call_later)
+        if read_interval is None:
+            return FloodGate(*watching, *resting)
+        if read_interval:
+            return IntervalGate(read_interval, *watching, *resting)
+        return ReadGate(*watching)
 
     def _init_connection_state(self) -> None:
         # pika calls this from its constructor and again after the stream has ended.
@@ -120,6 +121,8 @@ class Connection(ClosingConnection):
         self.inbound.start(decoder)
         super()._init_connection_state()
         self.messages_indirect = 0
+        self._asking.clear()
+        self._confirming.clear()
         self._numbers = ChannelNumbers()
 
     # What Twisted tells us
@@ -434,15 +437,29 @@ class Connection(ClosingConnection):
     def _on_channel_cleanup(self, channel: Channel) -> None:
         self._numbers.close(channel.channel_number, channel.ever_auto_ack)
         self.inbound.decoder.forget_channel(channel.channel_number)
+        self._asking.pop(channel, None)
+        self._confirming.pop(channel, None)
         super()._on_channel_cleanup(channel)
 
     def _awaits_broker(self) -> bool:
         """Whether anybody waits for an answer that the transport still has to bring."""
-        return (
-            not self.is_open
-            or bool(self.callbacks.pending(0, spec.Connection.UpdateSecretOk))
-            or any(channel.awaits_broker() for channel in self._channels.values())
-        )
+        if not self.is_open or self.callbacks.pending(0, spec.Connection.UpdateSecretOk):
+            return True
+        # Not all channels: 186 us after each read with 2,000 of them.
+        for channel in list(self._asking):
+            if channel.awaits_answer():
+                return True
+            del self._asking[channel]
+        return any(channel.unconfirmed() for channel in self._confirming)
+
+    def asks(self, channel: Channel) -> None:
+        """Note that `channel` has asked the broker for something, and read on."""
+        self._asking[channel] = None
+        self.gate.resume()
+
+    def confirms(self, channel: Channel) -> None:
+        """Note that `channel` may wait for confirms."""
+        self._confirming[channel] = None
 
     def _rpc(
         self,

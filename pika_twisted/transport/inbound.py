@@ -44,6 +44,8 @@ class Inbound(_codec.ReadLoop):  # pyright: ignore[reportGeneralTypeIssues]
         self.process = process
         self.flush = outbound.flush
         self.after_read = gate.after_read
+        self.on_reads = gate.on_reads
+        self.reads_left = gate.reads_left
         self._refuse = refuse
 
     def start(self, decoder: Any) -> None:

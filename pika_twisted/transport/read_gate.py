@@ -53,6 +53,8 @@ class ReadGate:
         self.full = OrderedSet()
         #: Whatever is true at the end of a read is followed by `after_read()`.
         self.wants_after_read: Any = self.full
+        #: Reads until `on_reads()` is to be called; 0: never.
+        self.reads_left = 0
         self.paused = False
         self._waiting = waiting
         self._clock = clock
@@ -72,6 +74,10 @@ class ReadGate:
             self.paused = True
             self._paused_at = self._clock()
             self.transport.pauseProducing()
+
+    def on_reads(self) -> int:
+        """Look at the reads since the last call; return after how many more to look again."""
+        return 0
 
     def resume(self) -> None:
         """Read on: the queues have room again, or something begins to wait for the broker."""

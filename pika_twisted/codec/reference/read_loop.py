@@ -13,15 +13,17 @@ class ReadLoop:
     end: Any
     flush: Any
     after_read: Any
+    on_reads: Any
 
     def __init__(self, buffer: Any, wants_after_read: Any) -> None:
         self.decoder: Any = None
         self.octets = 0
         self.frames_processed = 0
         self.stopped = False
+        self.reads_left = 0
         self._draining = False
         self._buffer = buffer
-        self._asks_for_settle = wants_after_read
+        self._wants_after_read = wants_after_read
 
     def receive(self, data: bytes) -> None:
         decoder, buffer = self.decoder, self._buffer
@@ -44,8 +46,12 @@ class ReadLoop:
                 self.flush()
             else:
                 buffer.write_out()
-            if self._asks_for_settle:
+            if self._wants_after_read:
                 self.after_read()
+            if self.reads_left > 0:
+                self.reads_left -= 1
+                if self.reads_left == 0:
+                    self.reads_left = self.on_reads()
 
     def _drain(self, decoder: Any) -> None:
         while True:
