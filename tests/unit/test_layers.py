@@ -1,4 +1,4 @@
-"""Which room of the package may know which: imports point one way."""
+"""Which module may know which: imports of the package point one way, tests share in support."""
 
 from __future__ import annotations
 
@@ -136,3 +136,13 @@ def test_only_pika_state_touches_private_names_of_pika(path: Path) -> None:
 )
 def test_only_the_codec_knows_the_wire(path: Path) -> None:
     assert not WIRE & set(imported(path))
+
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=dotted)
+def test_no_test_module_is_imported(path: Path) -> None:
+    """What several tests use stands in tests/support."""
+    for name in imported(path):
+        assert not re.match(r"tests\..*\b(test_\w+|conftest)$", name), f"imports {name}"

@@ -1,7 +1,7 @@
 """Every method of pika.spec, with generated arguments, comes out as pika has it.
 
-66 methods with up to four sets of arguments (smallest, usual, largest, not UTF-8) are 207 frames;
-each is fed in every style. The expectation is decode_frame's own result.
+Each method has up to four sets of arguments (smallest, usual, largest, not UTF-8); each frame is
+fed in every style. The expectation is decode_frame's own result.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def sample_frame(name: str) -> bytes:
 
 def test_every_method_is_sampled() -> None:
     assert {method.INDEX for method in SAMPLES.values()} == set(spec.methods)
-    assert len(spec.methods) == 66
-    assert len(SAMPLES) == 207
+    assert len(SAMPLES) > 3 * len(spec.methods) > 150  # more than three sets of arguments each
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -71,14 +70,14 @@ def test_any_feeding(make_decoder: Callable[..., Any], style: str) -> None:
 
 
 def test_all_methods_in_one_stream(make_decoder: Callable[..., Any]) -> None:
-    """Contents are closed by a header with no body, so that all 207 may follow each other."""
+    """Contents are closed by a header with no body, so that all samples may follow each other."""
     stream = b""
     for name, method in SAMPLES.items():
         stream += sample_frame(name)
         if method.INDEX in {m.INDEX for m in CONTENT_METHODS}:
             stream += wire.raw_header(3, 0)
     expected = Oracle().trace(stream)
-    assert len(expected) == 207 + 4 * len(CONTENT_METHODS)
+    assert len(expected) == len(SAMPLES) + 4 * len(CONTENT_METHODS)
     for style in ("whole", "byte_by_byte", "small_reads"):
         for chunks in feeding.STYLES[style](stream):
             assert shape.trace(make_decoder(), chunks) == expected

