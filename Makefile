@@ -16,8 +16,8 @@ export PYTHON AMQP_URL BROKER
 
 RUN := .venv/bin/python
 # The unit tests use every core. The scenarios share theirs with the broker, two at a time.
-# tests/unit and tests/defects need nothing but what is installed; tests/benchmarks the checkout.
-UNIT_TESTS = $(RUN) -m pytest -n auto --dist worksteal tests/unit tests/defects tests/benchmarks
+# tests/unit and tests/defects need nothing but what is installed; the others the checkout.
+UNIT_TESTS = $(RUN) -m pytest -n auto --dist worksteal tests/unit tests/defects tests/benchmarks tests/packaging
 BROKER_TESTS = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*/*.pyx pika_twisted/codec/*.pxi)
 
@@ -35,8 +35,7 @@ venv: .venv/.installed  ## create .venv, build the package and install it with i
 build: venv  ## compile again what has changed
 
 # An editable install would build in a folder that it removes, and the pages with it.
-debug: venv  ## compile with bounds checks, C assertions and line tracing; back: make -B build
-	$(RUN) -m pip install --quiet --disable-pip-version-check "setuptools>=77,<83" "Cython>=3.1,<3.4"
+debug: venv .venv/.group-build  ## compile with bounds checks, C assertions and line tracing; back: make -B build
 	PIKA_TWISTED_DEBUG=1 $(RUN) setup.py -q build_ext --inplace --force --build-temp build/annotated
 
 # Made anew when a source of the extensions or the metadata changes, or PYTHON names another one.
@@ -65,10 +64,10 @@ test-broker: venv broker .venv/.group-broker  ## only what talks to a real Rabbi
 test-long: venv broker .venv/.group-broker  ## the scenarios that take long, in full
 	PIKA_TWISTED_TEST_LONG=1 $(BROKER_TESTS) $(ARGS)
 
-test-asan: venv  ## the unit suite under AddressSanitizer and UBSan (gcc)
+test-asan: venv .venv/.group-build  ## the unit suite under AddressSanitizer and UBSan (gcc)
 	.github/scripts/asan.sh $(ARGS)
 
-coverage: venv .venv/.group-coverage  ## which lines of Python and Cython the unit suite runs (Python 3.10, 3.11)
+coverage: venv .venv/.group-build .venv/.group-coverage  ## which lines of Python and Cython the unit suite runs (Python 3.10, 3.11)
 	.github/scripts/coverage.sh $(ARGS)
 
 fuzz: venv  ## libFuzzer under ASan, UBSan and LSan, every core, ten minutes (ARGS="--target stream")

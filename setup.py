@@ -1,5 +1,6 @@
 """The compiled parts and the switches of their build; all else is in pyproject.toml.
 
+``PIKA_TWISTED_PURE=1`` builds none: a package in plain Python, which runs on the reference codec.
 ``PIKA_TWISTED_DEBUG=1`` builds with bounds checks, assertions, line tracing for coverage, and an
 annotated HTML page beside the generated C (never beside the source): `make debug`.
 """
@@ -8,10 +9,23 @@ import glob
 import os
 import platform
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import BaseError, CCompilerError
 
 DEBUG = os.environ.get("PIKA_TWISTED_DEBUG") == "1"
+# Compiled Cython on PyPy is slower than the reference in plain Python.
+PURE = os.environ.get("PIKA_TWISTED_PURE") == "1" or platform.python_implementation() == "PyPy"
+PURE_MARK = "pika_twisted/codec/_pure_build.py"  # read by codec/chooser.py
+WITHOUT_COMPILER = """
+pika-twisted was not built: see the error above. It needs a C compiler and Python's headers:
+  Debian, Ubuntu: apt install gcc libc6-dev python3-dev     Fedora: dnf install gcc python3-devel
+  Alpine: apk add gcc musl-dev python3-dev                  macOS: xcode-select --install
+  Windows: "Desktop development with C++" of Visual Studio Build Tools
+Without a compiler: PIKA_TWISTED_PURE=1 pip install ... (plain Python, 20 times slower)"""
 
 SOURCES = {
     "pika_twisted._frame": "_frame.pyx",
@@ -42,9 +56,29 @@ if sys.platform == "win32":
     RELEASE_FLAGS, DEBUG_FLAGS = ["/O2"], ["/Od"]
 
 
+class BuildModules(build_ext):
+    """Compile; where that fails, the last line says what to install."""
+
+    def run(self):
+        try:
+            super().run()
+        except (BaseError, CCompilerError, OSError) as error:
+            sys.exit(f"error: {error}\n{WITHOUT_COMPILER}")
+
+
+class BuildPython(build_py):
+    """Copy the modules; in a build without compiled ones with a mark that says so."""
+
+    def run(self):
+        super().run()
+        if PURE and not self.editable_mode:
+            mark = Path(self.build_lib, PURE_MARK)
+            mark.write_text('"""This package was built without compiled modules."""\n')
+
+
 def extensions():
-    """None on PyPy, where compiled Cython is slower than the reference in plain Python."""
-    if platform.python_implementation() == "PyPy":
+    """Return the modules to compile."""
+    if PURE:
         return []
     found = [
         Extension(
@@ -67,4 +101,4 @@ def extensions():
     return found
 
 
-setup(ext_modules=extensions())
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildModules, "build_py": BuildPython})

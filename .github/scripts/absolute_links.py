@@ -20,6 +20,7 @@ URLS = """
 Source = "{repository}"
 Documentation = "{repository}/blob/{ref}/docs/index.md"
 Changelog = "{repository}/blob/{ref}/CHANGELOG.md"
+Issues = "{repository}/issues"
 """
 
 

@@ -9,7 +9,7 @@ python=$PWD/.venv/bin/python
 there=build/asan
 
 # What pyproject.toml asks for; the environment may have older ones.
-"$python" -m pip install --quiet --disable-pip-version-check "setuptools>=77,<83" "Cython>=3.1,<3.4"
+"$python" -m pip install --quiet --disable-pip-version-check --group build
 mkdir -p "$there"
 # No -UNDEBUG here: the debug build (PIKA_TWISTED_DEBUG=1) is for assertions.
 CC=gcc \

@@ -30,10 +30,21 @@ SDIST_NEEDS = (
     "_frame.pyx",
     "pika_twisted/_frame.pyi",
     "pika_twisted/codec/decoder.pxi",
+    "pika_twisted/deferreds/_ready.pyx",
     "pika_twisted/py.typed",
     "pyproject.toml",
     "pytest_pika_twisted.py",
     "setup.py",
+    # With these a distribution tests and documents what it ships.
+    "CHANGELOG.md",
+    "Makefile",
+    "benchmarks/__main__.py",
+    "docs/conf.py",
+    "docs/index.md",
+    "examples/workers.py",
+    "tests/broker/node.py",
+    "tests/support/peer.py",
+    "tests/unit/conftest.py",
 )
 SDIST_FORBIDS = re.compile(r"\.(c|cpp|o|so|pyd|pyc|html)$")
 # C that was written, not generated: the other client of the benchmarks, and the fuzz drivers.

@@ -13,7 +13,7 @@ there=build/coverage
     exit 1
 }
 # What pyproject.toml asks for; the environment may have older ones.
-"$python" -m pip install --quiet --disable-pip-version-check "setuptools>=77,<83" "Cython>=3.1,<3.4"
+"$python" -m pip install --quiet --disable-pip-version-check --group build
 mkdir -p "$there/pika_twisted"
 rm -rf "$there/tests" "$there"/.coverage*
 cp -r tests pyproject.toml setup.py README.md LICENSE "$there"

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.util import find_spec
 
-if os.environ.get("PIKA_TWISTED_PURE") == "1" or platform.python_implementation() == "PyPy":
+
+def _is_pure() -> bool:
+    """Return True where the reference was asked for: now, or when the package was built."""
+    return (
+        os.environ.get("PIKA_TWISTED_PURE") == "1"
+        or platform.python_implementation() == "PyPy"
+        or find_spec("pika_twisted.codec._pure_build") is not None
+    )
+
+
+if _is_pure():
     from pika_twisted.codec.reference import decoder as _implementation
 else:
     try:

@@ -42,9 +42,8 @@ def build(there: Path) -> Path:
 
 def _build_modules(there: Path) -> None:
     # What pyproject.toml asks for; the environment may have older ones.
-    wanted = ["setuptools>=77,<83", "Cython>=3.1,<3.4"]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*pip, *wanted])
+    run([*pip, "--group", "build"], cwd=ROOT)
     flags = " ".join([*FLAGS, "-fsanitize=fuzzer-no-link", *SANITIZERS])
     environment = {**os.environ, "CC": CLANG, "CFLAGS": flags, "LDFLAGS": ""}
     command = [sys.executable, "setup.py", "-q", "build_ext"]
