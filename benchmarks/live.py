@@ -132,7 +132,7 @@ class Broker:
         with self._channel() as channel:
             for name in self._names:
                 channel.queue_delete(name)
-                channel.queue_declare(name, durable=False)
+                channel.queue_declare(name, durable=True)  # 4.x may refuse transient ones
         if spec.case != "publish":
             for name, messages in ((warm, spec.warmup), (main, spec.messages)):
                 self._fill(name, messages, spec)

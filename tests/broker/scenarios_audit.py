@@ -138,7 +138,7 @@ async def each_unroutable_publish_is_told(env: Env) -> None:
     """Bursts of 20 mandatory publishes, one in ten unroutable: none is told another's fate."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await channel.confirm_delivery()
     rng = random.Random(20)
     wrong: list[str] = []

@@ -33,7 +33,7 @@ async def bodies_at_every_border(env: Env, direct: bool) -> None:
     """Each size around the frame borders, consumed and fetched, is what was published."""
     _, channel = await env.open(options={"direct_delivery": direct})
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, tag = await channel.basic_consume(queue, auto_ack=True)
     for size in BORDERS:
         channel.basic_publish("", queue, body_of(size, size))
@@ -55,7 +55,7 @@ async def huge_bodies(env: Env, size: int) -> None:
     connection, channel = await env.open()
     queue, small = env.name(), env.name()
     for name in (queue, small):
-        await channel.queue_declare(name)
+        await channel.queue_declare(name, durable=True)
     body = body_of(size)
     deliveries, tag = await channel.basic_consume(queue, auto_ack=True)
     other = await connection.channel()
@@ -79,7 +79,7 @@ async def smallest_frames(env: Env) -> None:
     """A frame_max of 4,096 cuts bodies into many frames, in both directions."""
     _, channel = await env.open(frame_max=4096)
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(queue, auto_ack=True)
     sizes = (0, 1, 4087, 4088, 4089, 8176, 100_000, MIB)
     for size in sizes:
@@ -94,7 +94,7 @@ async def bodies_given_otherwise(env: Env) -> None:
     """A text body is sent as UTF-8; a bytearray is copied at the call."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     channel.basic_publish("", queue, "Gr\u00fc\u00dfe \U0001f407")
     await env.until_get(channel, queue, "Gr\u00fc\u00dfe \U0001f407".encode())
     if env.is_ours:
@@ -120,7 +120,7 @@ async def properties_come_back_equal(env: Env, direct: bool) -> None:
     """All fourteen properties with headers of every type: as pika's own client decodes them."""
     _, channel = await env.open(options={"direct_delivery": direct})
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     sent = pika.BasicProperties(
         content_type="application/json", content_encoding="gzip", headers=EVERY_FIELD,
         delivery_mode=2, priority=3, correlation_id="c-1", reply_to="back", expiration="60000",
@@ -145,7 +145,7 @@ async def headers_larger_than_frame_max(env: Env) -> None:
     _, publisher = await env.open()
     _, consumer = await env.open(frame_max=4096)
     queue = env.name()
-    await publisher.queue_declare(queue)
+    await publisher.queue_declare(queue, durable=True)
     headers = {f"header-{number}": "v" * 200 for number in range(390)}
     for number in range(3):
         publisher.basic_publish(
@@ -166,9 +166,9 @@ async def headers_that_outgrow_by_dead_lettering(env: Env) -> None:
     """x-death makes a header frame of nearly frame_max longer than frame_max; it is delivered."""
     _, channel = await env.open(frame_max=FRAME_MAX)
     queue, dead = env.name(), env.name()
-    await channel.queue_declare(dead)
+    await channel.queue_declare(dead, durable=True)
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
-    await channel.queue_declare(queue, arguments=arguments)
+    await channel.queue_declare(queue, arguments=arguments, durable=True)
     # 8 of the frame, 14 of the content header, 4 of the table, 1 + 1 + 1 + 4 of the entry.
     headers = {"k": "v" * (FRAME_MAX - 34)}
     channel.basic_publish("", queue, b"dies", pika.BasicProperties(headers=headers))

@@ -16,7 +16,7 @@ async def cancel_by_client(env: Env, direct: bool) -> None:
     """get() fails once cancelled; the broker no longer delivers; unacked messages go back."""
     _, channel = await env.open(options={"direct_delivery": direct})
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, tag = await channel.basic_consume(queue)
     equal(channel.consumer_tags, [tag], "consumer tags")
     waiting = deliveries.get()
@@ -45,7 +45,7 @@ async def cancel_under_load_loses_nothing(env: Env, auto_ack: bool, direct: bool
     rounds, each = 20, 400
     queue = env.name()
     connection, channel = await env.open(options={"direct_delivery": direct})
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     taken: list[bytes] = []
     for number in range(rounds):
         for message in range(each):
@@ -79,7 +79,7 @@ async def cancel_by_broker(env: Env, direct: bool) -> None:
     _, other = await env.open()
     doomed, kept = env.name(), env.name()
     for queue in (doomed, kept):
-        await channel.queue_declare(queue)
+        await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(doomed)
     living, living_tag = await channel.basic_consume(kept)
     waiting, alive = deliveries.get(), living.get()
@@ -99,7 +99,7 @@ async def cancel_by_broker_keeps_what_came(env: Env) -> None:
     _, channel = await env.open()
     _, other = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(queue, auto_ack=True)
     for number in range(10):
         other.basic_publish("", queue, b"%d" % number)
@@ -116,7 +116,7 @@ async def two_cancels_in_flight(env: Env) -> None:
     """Each fires on its own CancelOk and closes its own queue (D06)."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     first, first_tag = await channel.basic_consume(queue)
     second, second_tag = await channel.basic_consume(queue)
     waiting = [first.get(), second.get()]
@@ -134,7 +134,7 @@ async def cancel_of_an_unknown_tag(env: Env) -> None:
     """It fires, never hangs, and the channel goes on (D07)."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await env.within(5, channel.basic_cancel("nobody-has-this"), "CancelOk for an unknown tag")
     _, tag = await channel.basic_consume(queue)
     await channel.basic_cancel(tag)
@@ -147,7 +147,7 @@ async def user_closes_the_queue(env: Env) -> None:
     """Closing the queue object cancels the consumer at the next delivery; drain() has it (D36)."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, tag = await channel.basic_consume(queue)
     deliveries.close(RuntimeError("enough"))
     channel.basic_publish("", queue, b"late")
@@ -163,7 +163,7 @@ async def exclusive_consumer(env: Env) -> None:
     """A second consumer beside an exclusive one is refused with 403, on its channel only."""
     connection, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(queue, exclusive=True)
     second = await connection.channel()
     error: Any = await env.failure(second.basic_consume(queue))

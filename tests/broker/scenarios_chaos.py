@@ -72,7 +72,7 @@ class Chaos:
             ),
         ]
         self.side = self.service.channel()
-        await self.side.queue_declare("chaos-side")
+        await self.side.queue_declare("chaos-side", durable=True)
         self.side_messages, _ = await self.side.basic_consume("chaos-side", auto_ack=True)
         messages = self.service.channel(prefetch_count=100)
         self.iterated, self.iterated_tag = await messages.basic_consume(self.queues[2])

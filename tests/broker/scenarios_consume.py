@@ -40,7 +40,7 @@ async def consume_100_000(env: Env, acks: str, direct: bool) -> None:
     """Each message arrives once, in order; the queue is empty afterwards, all is acknowledged."""
     queue = env.name()
     _, channel = await env.open(options={"direct_delivery": direct})
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await fill(env, queue, MANY)
     await channel.basic_qos(prefetch_count=0 if acks == "auto" else 500)
     deliveries, _ = await channel.basic_consume(queue, auto_ack=acks == "auto")
@@ -65,7 +65,7 @@ async def consume_in_every_style(env: Env, direct: bool) -> None:
     total = 20_000
     queue = env.name()
     _, channel = await env.open(options={"direct_delivery": direct})
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await channel.basic_qos(prefetch_count=300)
     seen = []
     for style in (by_get, by_async_for, by_get_many, by_inline_callbacks):
@@ -120,7 +120,7 @@ async def callback_loop_over_a_backlog(env: Env) -> None:
     total = 5000
     queue = env.name()
     _, channel = await env.open()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await fill(env, queue, total)
     deliveries, _ = await channel.basic_consume(queue)
     await env.until(lambda: len(deliveries.pending) == total, "all are waiting", 20)
@@ -148,8 +148,8 @@ async def nack_and_requeue(env: Env) -> None:
     _, channel = await env.open()
     queue, dead = env.name(), env.name()
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
-    await channel.queue_declare(dead)
-    await channel.queue_declare(queue, arguments=arguments)
+    await channel.queue_declare(dead, durable=True)
+    await channel.queue_declare(queue, arguments=arguments, durable=True)
     for number in range(4):
         channel.basic_publish("", queue, b"%d" % number)
     deliveries, _ = await channel.basic_consume(queue)
@@ -172,7 +172,7 @@ async def recover_redelivers(env: Env) -> None:
     """basic_recover(requeue=True) brings every unacknowledged message back, marked."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     for number in range(10):
         channel.basic_publish("", queue, b"%d" % number)
     deliveries, _ = await channel.basic_consume(queue)
@@ -191,7 +191,7 @@ async def qos_limits_what_is_out(env: Env, shared: bool) -> None:
     """With a prefetch of 10 the eleventh message comes only after an ack."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     for number in range(100):
         channel.basic_publish("", queue, b"%d" % number)
     answer = await channel.basic_qos(prefetch_count=10, global_qos=shared)
@@ -214,7 +214,7 @@ def run(connection: Any, queue_name: str, handled: list[Any]) -> Any:
     """The shape of the consumer in pika's documentation; nothing in it knows whose classes run."""
     channel = yield connection.channel()
     yield channel.exchange_declare(exchange="amq.topic", exchange_type="topic", passive=True)
-    yield channel.queue_declare(queue=queue_name, auto_delete=False, exclusive=False)
+    yield channel.queue_declare(queue=queue_name, durable=True, auto_delete=False, exclusive=False)
     yield channel.queue_bind(exchange="amq.topic", queue=queue_name, routing_key=queue_name)
     yield channel.basic_qos(prefetch_count=1)
     queue_object, _ = yield channel.basic_consume(queue=queue_name, auto_ack=False)

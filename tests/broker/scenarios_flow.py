@@ -69,7 +69,7 @@ async def handlers_call_on_the_connection_they_consume_from(
     connection, consuming = await env.open(tls=tls, options=options)
     side = await connection.channel()
     for queue in (source, target):
-        await side.queue_declare(queue)
+        await side.queue_declare(queue, durable=True)
     await side.confirm_delivery()
     await fill(env, source, BACKLOG)
     watched = Watched(connection.transport)
@@ -111,7 +111,7 @@ async def a_long_pause_is_not_silence(env: Env) -> None:
         queue = env.name()
         options = {"water_marks": LOW_MARKS}
         connection, channel = await env.open(tls=tls, heartbeat=HEARTBEAT, options=options)
-        await channel.queue_declare(queue)
+        await channel.queue_declare(queue, durable=True)
         await fill(env, queue, LARGE_BACKLOG, prefix=bytes(1000))
         deliveries, _ = await channel.basic_consume(queue, auto_ack=True)
         queues.append((connection, deliveries))
@@ -134,7 +134,7 @@ async def service_consumers_have_water_marks(env: Env) -> None:
     """A consumer of a service, auto_ack and slow, holds 10,000 messages and one read at most."""
     total, queue = 40_000, env.name()
     _, channel = await env.open()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await fill(env, queue, total)
     parameters = env.parameters(host=env.broker.host, port=env.broker.port)
     service = RecoveringService(parameters, reactor=env.reactor)
@@ -163,7 +163,7 @@ async def a_read_interval_makes_reads_fewer(env: Env, direct: bool, tls: Any) ->
     queue = env.name()
     options = {"read_interval": 0.5, "direct_delivery": direct}
     connection, channel = await env.open(tls=tls, options=options)
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await fill(env, queue, BACKLOG)
     watched = Watched(connection.transport)
     deliveries, _ = await channel.basic_consume(queue, auto_ack=True)

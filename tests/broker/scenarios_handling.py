@@ -15,7 +15,7 @@ from tests.broker.registry import scenario
 async def filled(env: Env, count: int, **declare: Any) -> tuple[Any, Any, str]:
     connection, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue, **declare)
+    await channel.queue_declare(queue, durable=True, **declare)
     publisher = pika_twisted.Publisher(channel, reactor=env.reactor)
     for number in range(count):
         publisher.publish("", queue, b"%d" % number)
@@ -28,7 +28,7 @@ async def filled(env: Env, count: int, **declare: Any) -> tuple[Any, Any, str]:
     timeout=60,
     variants={
         "classic": {"declare": {}},
-        "quorum": {"declare": {"durable": True, "arguments": {"x-queue-type": "quorum"}}},
+        "quorum": {"declare": {"arguments": {"x-queue-type": "quorum"}}},
     },
 )
 async def handlers_keep_the_order(env: Env, declare: dict[str, Any]) -> None:

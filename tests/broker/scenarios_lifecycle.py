@@ -61,7 +61,7 @@ async def close_fails_what_waits(env: Env) -> None:
     """Everything that waits when the client closes fails with the reason."""
     connection, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(queue)
     observed: defer.Deferred[Any] = defer.Deferred()
     waiting: dict[str, Any] = {"get": deliveries.get()}
@@ -84,7 +84,7 @@ async def channel_closes_in_order(env: Env) -> None:
     connection, channel = await env.open()
     number = channel.channel_number
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(queue)
     waiting = deliveries.get()
     channel.close(200, "done")
@@ -162,7 +162,7 @@ async def closed_by_the_broker(env: Env) -> None:
     name = env.name("connection")
     connection, channel = await env.open(client_properties={"connection_name": name})
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(queue)
     waiting, done = deliveries.get(), env.closed(connection)
     await env.thread(env.control.close_connection, name, "maintenance by the test")
@@ -183,7 +183,7 @@ async def cut_by_the_broker(env: Env) -> None:
     name = env.name("connection")
     connection, channel = await env.open(client_properties={"connection_name": name})
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(queue)
     waiting, done = deliveries.get(), env.closed(connection)
     await env.thread(env.control.cut_connection, name)

@@ -64,7 +64,7 @@ async def hang_up_in_the_same_turn(env: Env, where: str, handle: str, tls: Any) 
     source, target = env.name(), env.name()
     _, setup = await env.open()
     for queue in (source, target):
-        await setup.queue_declare(queue)
+        await setup.queue_declare(queue, durable=True)
     for number in range(ACKS - 1):
         setup.basic_publish("", source, b"%d" % number)
     protocol_class = keeping(env.implementation.TwistedProtocolConnection)
@@ -114,7 +114,7 @@ async def stopping_a_client_service(env: Env, tls: Any) -> None:
     source, target = env.name(), env.name()
     _, setup = await env.open()
     for queue in (source, target):
-        await setup.queue_declare(queue)
+        await setup.queue_declare(queue, durable=True)
     setup.basic_publish("", source, b"the last one")
     await env.settled(source, 1)
     connections: list[Any] = []
@@ -175,7 +175,7 @@ async def confirmed_then_hung_up(env: Env, tls: Any) -> None:
     source, target = env.name(), env.name()
     _, setup = await env.open()
     for queue in (source, target):
-        await setup.queue_declare(queue)
+        await setup.queue_declare(queue, durable=True)
     setup.basic_publish("", source, b"one")
     proxy = await env.proxy(tls=bool(tls), lingers=True)
     connection, channel = await env.open(tls=tls, port=proxy.port)
@@ -200,7 +200,7 @@ async def acks_and_calls_stay_in_order(env: Env) -> None:
     """Publishes, acks and RPCs of one turn reach the broker in the order they were made."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     for number in range(100):
         channel.basic_publish("", queue, b"%d" % number)
     purging = channel.queue_purge(queue)

@@ -95,7 +95,7 @@ async def poison(env: Env, name: str, direct: bool) -> None:
     """Delivered, redelivered and fetched where the broker took it; the messages beside it too."""
     queue = env.name()
     connection, channel = await env.open(options={"direct_delivery": direct})
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     channel.basic_publish("", queue, b"before")
     await env.settled(queue, 1)
     accepted = await env.thread(

@@ -33,7 +33,7 @@ async def mandatory_burst(env: Env, routable: Any, body: bytes | None = None) ->
     total = 3000
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await channel.confirm_delivery()
     publishes = []
     for number in range(total):
@@ -106,7 +106,7 @@ async def nacked_publishes(env: Env) -> None:
     _, channel = await env.open()
     queue = env.name()
     arguments = {"x-max-length": 5, "x-overflow": "reject-publish"}
-    await channel.queue_declare(queue, arguments=arguments)
+    await channel.queue_declare(queue, arguments=arguments, durable=True)
     await channel.confirm_delivery()
     for number in range(8):
         [result] = await outcomes(env, [channel.basic_publish("", queue, b"%d" % number)])
@@ -122,7 +122,7 @@ async def publishes_around_confirm_select(env: Env) -> None:
     """Publishes before, between Select and SelectOk, and after: each settles as it should (D02)."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     before = channel.basic_publish("", queue, b"before")
     selecting = channel.confirm_delivery()
     between = [channel.basic_publish("", queue, b"between %d" % number) for number in range(5)]
@@ -163,7 +163,7 @@ async def return_from_before_confirms(env: Env) -> None:
     """The return of a publish from before confirms is blamed on nobody (D03)."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     returned: list[Any] = []
     channel.add_on_return_callback(returned.append)
     channel.basic_publish("", "nowhere", b"early", mandatory=True)
@@ -178,7 +178,7 @@ async def publish_to_a_missing_exchange(env: Env) -> None:
     """404 closes the channel: every outstanding confirm fails with it, the connection lives."""
     connection, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await channel.confirm_delivery()
     publishes = [channel.basic_publish("", queue, b"x") for _ in range(10)]
     publishes += [channel.basic_publish("no-such-exchange", "", b"x") for _ in range(10)]
@@ -198,7 +198,7 @@ async def transactions(env: Env) -> None:
     """Publishes and acks take effect at commit, and not at rollback."""
     connection, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     check(isinstance((await channel.tx_select()).method, pika.spec.Tx.SelectOk), "SelectOk")
     channel.basic_publish("", queue, b"rolled back")
     check(isinstance((await channel.tx_rollback()).method, pika.spec.Tx.RollbackOk), "RollbackOk")
@@ -249,7 +249,7 @@ async def expiring_and_prioritised(env: Env) -> None:
     """Message properties that the broker acts on: expiration, priority, user_id, timestamp."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue, arguments={"x-max-priority": 10})
+    await channel.queue_declare(queue, durable=True, arguments={"x-max-priority": 10})
     for priority in (1, 9, 5):
         properties = pika.BasicProperties(
             priority=priority, user_id=env.broker.user, timestamp=1_700_000_000 + priority

@@ -17,7 +17,7 @@ async def publisher_confirms_20000(env: Env) -> None:
     """20,000 publishes, 100 in flight, every tenth unroutable: each is told the truth."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     publisher = pika_twisted.Publisher(channel, max_in_flight=100, reactor=env.reactor)
     wrong = []
     most = 0
@@ -44,7 +44,7 @@ async def ack_batching_settles_everything(env: Env) -> None:
     """20,000 messages acked in a batch, out of order, some refused: the queue ends empty."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     for number in range(20_000):
         channel.basic_publish("", queue, b"%d" % number)
     await env.settled(queue, 20_000, timeout=20)
@@ -90,7 +90,7 @@ async def ack_delay_leaves_nothing_unacked(env: Env, end: str) -> None:
     """A consumer that has its prefetch goes on after the delay; what is held leaves at the end."""
     _, setup = await env.open()
     queue = env.name()
-    await setup.queue_declare(queue)
+    await setup.queue_declare(queue, durable=True)
     for number in range(530):
         setup.basic_publish("", queue, b"%d" % number)
     await env.settled(queue, 530)
@@ -130,7 +130,7 @@ async def settling_twice_costs_no_channel(env: Env) -> None:
     """ack() twice, of an auto_ack message, of a fetched one: errors here, none at the broker."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     for number in range(4):
         await channel.basic_publish("", queue, b"%d" % number)
     first = await env.until_first(channel, queue)

@@ -75,10 +75,10 @@ async def permissions(env: Env) -> None:
     connection, channel = await env.open(**user)
     _, owner = await env.open()
     foreign, own = env.name(), env.name(prefix="open")
-    await owner.queue_declare(foreign)
-    await channel.queue_declare(own)
+    await owner.queue_declare(foreign, durable=True)
+    await channel.queue_declare(own, durable=True)
     attempts = {
-        "configure": lambda each: each.queue_declare(env.name()),
+        "configure": lambda each: each.queue_declare(env.name(), durable=True),
         "read": lambda each: each.basic_consume(foreign),
         "get": lambda each: each.basic_get(foreign),
         "bind": lambda each: each.queue_bind(foreign, "amq.direct", "k"),
@@ -102,7 +102,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
         "code": 404,
         "call": lambda c, q: c.exchange_declare("no-" + q, passive=True),
     },
-    "other_arguments": {"code": 406, "call": lambda c, q: c.queue_declare(q, durable=True)},
+    "other_arguments": {"code": 406, "call": lambda c, q: c.queue_declare(q, auto_delete=True)},
     "reserved_name": {"code": 403, "call": lambda c, q: c.queue_declare("amq.mine")},
     "second_mode": {
         "code": 406,
@@ -118,7 +118,7 @@ async def channel_error(env: Env, code: int, call: Any) -> None:
     """A mistake costs its channel, with the broker's code; the next channel works."""
     connection, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     reason: Any = await env.failure(call(channel, queue))
     if isinstance(reason, defer.FirstError):
         reason = reason.subFailure.value
@@ -141,7 +141,7 @@ async def unknown_delivery_tag(env: Env, settle: Any) -> None:
     """406 reaches everybody waiting on the channel, and each later call says why (D33)."""
     connection, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(queue)
     waiting = deliveries.get()
     settle(channel)
@@ -167,7 +167,7 @@ async def acked_twice(env: Env) -> None:
     """The second ack of one delivery closes the channel with 406; the message stays acked."""
     connection, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     channel.basic_publish("", queue, b"once")
     deliveries, _ = await channel.basic_consume(queue)
     message = await env.within(5, deliveries.get(), "delivery")

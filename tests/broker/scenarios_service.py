@@ -99,7 +99,10 @@ async def service_recovers_topology_and_consumers(env: Env) -> None:
         equal([message async for message in messages], [], "the queue ends")
         equal((service.reconnects, len(seen["lost"]), len(setups)), (2, 2, 3), "counts")
     check(service.connection is None, "closed")
-    check(isinstance(await env.failure(channel.queue_declare("x")), Exception), "stopped")
+    check(
+        isinstance(await env.failure(channel.queue_declare("x", durable=True)), Exception),
+        "stopped",
+    )
 
 
 @scenario(own_node=True, interface="ours", timeout=60)
@@ -108,7 +111,7 @@ async def service_drops_what_is_delivered_again(env: Env) -> None:
     async with running(env) as (service, seen, name):
         channel = service.channel(prefetch_count=10)
         queue = env.name()
-        await channel.queue_declare(queue)
+        await channel.queue_declare(queue, durable=True)
         publisher = service.publisher()
         await defer.gatherResults([publisher.publish("", queue, b"%d" % n) for n in range(10)])
         messages, _ = await channel.basic_consume(queue)
@@ -138,7 +141,7 @@ async def service_keeps_auto_ack_messages(env: Env) -> None:
     async with running(env) as (service, seen, name):
         channel = service.channel()
         queue = env.name()
-        await channel.queue_declare(queue)
+        await channel.queue_declare(queue, durable=True)
         publisher = service.publisher()
         await defer.gatherResults([publisher.publish("", queue, b"%d" % n) for n in range(10)])
         messages, _ = await channel.basic_consume(queue, auto_ack=True)
@@ -180,7 +183,7 @@ async def service_subscribes_again_when_cancelled(env: Env) -> None:
     async with running(env) as (service, seen, _name):
         channel = service.channel(prefetch_count=10)
         queue = env.name()
-        await channel.queue_declare(queue)
+        await channel.queue_declare(queue, durable=True)
         messages, _ = await channel.basic_consume(queue)
         _, other = await env.open()
         await other.queue_delete(queue)
@@ -199,7 +202,7 @@ async def service_subscribes_again_when_cancelled(env: Env) -> None:
             message.ack()
 
         await reaches(b"after the cancel")
-        wrong: Any = await env.failure(channel.queue_declare(queue, durable=True))
+        wrong: Any = await env.failure(channel.queue_declare(queue, auto_delete=True))
         check(isinstance(wrong, exceptions.ChannelClosedByBroker), repr(wrong))
         equal(wrong.reply_code, 406, "code")
         await env.until(lambda: channel.is_open, "open again")
@@ -213,7 +216,7 @@ async def service_publishing_while_down(env: Env) -> None:
     # Down for long enough: a publish that waits for 0.1 s is to give up before it is up again.
     async with running(env, retry_policy=lambda _: 2.0) as (service, seen, name):
         queue = env.name()
-        await service.channel().queue_declare(queue)
+        await service.channel().queue_declare(queue, durable=True)
         waits = service.publisher(when_lost="resend")
         fails = service.publisher(when_down="fail")
         short = service.publisher(timeout=0.1)
@@ -249,7 +252,7 @@ async def service_stops_gracefully(env: Env) -> None:
         done.append(message.body)
 
     async with running(env) as (service, _seen, _name):
-        await service.channel().queue_declare(queue)
+        await service.channel().queue_declare(queue, durable=True)
         publisher = service.publisher()
         for number in range(200):
             publisher.publish("", queue, b"%d" % number)
@@ -270,7 +273,7 @@ async def service_handlers_go_on(env: Env) -> None:
     """consume() through four lost connections: each message handled at least once."""
     async with running(env) as (service, seen, name):
         queue = env.name()
-        await service.channel().queue_declare(queue)
+        await service.channel().queue_declare(queue, durable=True)
         done: dict[bytes, int] = {}
 
         async def handler(message: Any) -> None:
@@ -296,10 +299,12 @@ async def service_retries_a_topology_that_fails(env: Env) -> None:
     async with running(env) as (service, seen, name):
         channel = service.channel()
         queue = env.name()
-        await channel.queue_declare(queue, auto_delete=False)
+        await channel.queue_declare(queue, durable=True)
         _, other = await env.open()
         await other.queue_delete(queue)
-        await other.queue_declare(queue, durable=True)  # not what the service will declare
+        await other.queue_declare(
+            queue, durable=True, auto_delete=True
+        )  # not what the service will declare
         await env.thread(env.control.cut_connection, name)
         await env.until(lambda: len(seen["recovery failed"]) >= 3, "failed three times", 15)
         for (reason,) in seen["recovery failed"]:
@@ -321,7 +326,7 @@ async def service_with_a_wrong_login(env: Env) -> None:
     check(isinstance(reason, exceptions.ProbableAuthenticationError), repr(reason))
     check(len(seen["recovery failed"]) >= 2, "told")
     waiting = service.when_ready()
-    calling = service.channel().queue_declare("x")
+    calling = service.channel().queue_declare("x", durable=True)
     await env.within(5, service.stopService(), "stopped")
     check(isinstance(await env.failure(waiting), defer.CancelledError), "when_ready()")
     check(isinstance(await env.failure(calling), pika_twisted.NotConnected), "a call")
@@ -335,7 +340,7 @@ async def service_counts(env: Env) -> None:
     async with running(env) as (service, seen, name):
         channel = service.channel(ack_batching=100, prefetch_count=500)
         queue = env.name()
-        await channel.queue_declare(queue)
+        await channel.queue_declare(queue, durable=True)
         publisher = service.publisher()
         for _ in range(1000):
             publisher.publish("", queue, b"x" * 100)

@@ -21,8 +21,8 @@ async def tls_carries_everything(env: Env, tls: Any) -> None:
     """Bodies at every frame border, 16 MiB, and 20,000 messages acked one by one, over TLS."""
     _, channel = await env.open(tls=tls)
     queue, counted = env.name(), env.name()
-    await channel.queue_declare(queue)
-    await channel.queue_declare(counted)
+    await channel.queue_declare(queue, durable=True)
+    await channel.queue_declare(counted, durable=True)
     deliveries, _ = await channel.basic_consume(queue, auto_ack=True)
     sizes = (*BORDERS, 16 * MIB)
     for size in sizes:
@@ -87,7 +87,7 @@ async def tls_closes_in_order(env: Env, tls: Any) -> None:
     """close() over TLS gives the client's reason, soon."""
     connection, channel = await env.open(tls=tls)
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     done = env.closed(connection)
     connection.close()
     reason = await env.within(3, done, "closed")

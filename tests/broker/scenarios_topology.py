@@ -28,7 +28,7 @@ async def exchange_routes(env: Env, kind: ExchangeType) -> None:
     declared = await channel.exchange_declare(exchange, kind)
     check(isinstance(declared.method, pika.spec.Exchange.DeclareOk), f"{declared}")
     await channel.exchange_declare(exchange, passive=True)
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     arguments = {"x-match": "all", "colour": "red"} if kind is ExchangeType.headers else None
     key = {"topic": "stock.*.nyse", "direct": "here"}.get(kind.value, "")
     bound = await channel.queue_bind(queue, exchange, key, arguments)
@@ -118,7 +118,7 @@ async def exchange_to_exchange(env: Env) -> None:
     source, destination, queue = env.name("exchange"), env.name("exchange"), env.name()
     await channel.exchange_declare(source, "topic")
     await channel.exchange_declare(destination, "fanout")
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     await channel.queue_bind(queue, destination)
     bound = await channel.exchange_bind(destination, source, "a.#")
     check(isinstance(bound.method, pika.spec.Exchange.BindOk), f"{bound}")
@@ -159,7 +159,7 @@ async def get_counts_down(env: Env) -> None:
     """basic_get: message_count, redelivered, None when empty, and acks of what was got."""
     _, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     equal(await channel.basic_get(queue), None, "an empty queue")
     for number in range(5):
         channel.basic_publish("", queue, b"%d" % number)
@@ -185,7 +185,7 @@ async def purge_and_delete_count(env: Env) -> None:
     """Purge and delete say how many messages went; the conditions of delete are obeyed."""
     connection, channel = await env.open()
     queue = env.name()
-    await channel.queue_declare(queue)
+    await channel.queue_declare(queue, durable=True)
     for _ in range(7):
         channel.basic_publish("", queue, b"x")
     await env.settled(queue, 7)

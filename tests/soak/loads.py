@@ -143,7 +143,7 @@ class Load:
             if refused:
                 await self._be_refused(channel)
                 return
-            await channel.queue_declare(queue)
+            await channel.queue_declare(queue, durable=True)
             channel.basic_publish("", queue, b"a message for get")
             await channel.basic_get(queue, auto_ack=True)
             await channel.queue_delete(queue)
