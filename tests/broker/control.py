@@ -16,6 +16,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.broker import versions
 from tests.broker.installation import Installation, NodeError
 from tests.broker.reaper import marked_processes
 
@@ -132,7 +133,14 @@ class Control:
         self.ctl("stop_app")
 
     def start_app(self) -> None:
-        self.ctl("start_app", timeout=240)
+        for attempt in range(versions.BOOT_TRIES):
+            try:
+                self.ctl("start_app", timeout=240)
+                return
+            except NodeError as error:
+                last = attempt == versions.BOOT_TRIES - 1
+                if last or versions.BOOTS_AT_NEXT_TRY not in str(error):
+                    raise
 
     def connection_names(self) -> list[str]:
         """The connections the node has open now."""

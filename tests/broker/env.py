@@ -13,7 +13,7 @@ from twisted.internet import defer, endpoints, protocol, ssl, threads
 from twisted.python.failure import Failure
 
 from pika_twisted.transport.tls_layer import TLSEndpoint
-from tests.broker import second_client
+from tests.broker import second_client, versions
 from tests.broker.broker import Broker
 from tests.broker.control import Control
 from tests.broker.proxy import Proxy
@@ -81,6 +81,14 @@ class Env:
         found = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
         if found < version:
             raise NotHere(f"needs RabbitMQ {'.'.join(map(str, version))}, this is {text}")
+
+    async def changed(self, change: str) -> bool:
+        """True where the broker's version does what this entry of versions.CHANGES says."""
+        return versions.has(versions.parse(await self.thread(second_client.version, self.broker)), change)
+
+    async def smallest_frame_max(self) -> int:
+        """The smallest frame_max that the broker takes."""
+        return 8192 if await self.changed("frames of 8,192 bytes at least") else 4096
 
     # -- time
 

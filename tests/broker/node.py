@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.broker import versions
 from tests.broker.broker import ENVIRONMENT, Broker
 from tests.broker.certificates import CertificateFiles, write_certificates
 from tests.broker.control import Control, NodeState
@@ -149,9 +150,17 @@ class Node(Control):
 
     def start(self, *, wait: bool = True) -> None:
         """Start the server, again after stop() or kill() too: ports and data stay the same."""
-        self._spawn([self.installation.script("rabbitmq-server")])
-        if wait:
-            self.wait_ready()
+        for attempt in range(versions.BOOT_TRIES):
+            self._spawn([self.installation.script("rabbitmq-server")])
+            if not wait:
+                return
+            try:
+                self.wait_ready()
+                return
+            except NodeError as error:
+                last = attempt == versions.BOOT_TRIES - 1
+                if last or versions.BOOTS_AT_NEXT_TRY not in str(error):
+                    raise
 
     def wait_ready(self, timeout: float = START_TIMEOUT) -> None:
         """Return once the node answers an AMQP header with Connection.Start."""

@@ -76,12 +76,14 @@ async def huge_bodies(env: Env, size: int) -> None:
 
 @scenario(timeout=60)
 async def smallest_frames(env: Env) -> None:
-    """A frame_max of 4,096 cuts bodies into many frames, in both directions."""
-    _, channel = await env.open(frame_max=4096)
+    """The smallest frame_max cuts bodies into many frames, in both directions."""
+    frame_max = await env.smallest_frame_max()
+    _, channel = await env.open(frame_max=frame_max)
     queue = env.name()
     await channel.queue_declare(queue, durable=True)
     deliveries, _ = await channel.basic_consume(queue, auto_ack=True)
-    sizes = (0, 1, 4087, 4088, 4089, 8176, 100_000, MIB)
+    payload = frame_max - 8
+    sizes = (0, 1, payload - 1, payload, payload + 1, 2 * payload, 100_000, MIB)
     for size in sizes:
         channel.basic_publish("", queue, body_of(size, size))
     for size in sizes:
@@ -141,9 +143,9 @@ async def properties_come_back_equal(env: Env, direct: bool) -> None:
 
 @scenario()
 async def headers_larger_than_frame_max(env: Env) -> None:
-    """RabbitMQ sends 80 KiB of headers in one frame to a consumer with frame_max 4,096."""
+    """RabbitMQ sends 80 KiB of headers in one frame to a consumer with the smallest frame_max."""
     _, publisher = await env.open()
-    _, consumer = await env.open(frame_max=4096)
+    _, consumer = await env.open(frame_max=await env.smallest_frame_max())
     queue = env.name()
     await publisher.queue_declare(queue, durable=True)
     headers = {f"header-{number}": "v" * 200 for number in range(390)}

@@ -1,4 +1,4 @@
-"""Two nodes in a cluster: when one dies the service goes on with the other."""
+"""Nodes in a cluster: when one dies the service goes on with another."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ LONG = os.environ.get("PIKA_TWISTED_TEST_LONG") == "1"
 TURNS = 4 if LONG else 1
 
 
-def create_cluster(vhost: str) -> tuple[Node, Node]:
-    """Two nodes, each of which has a copy of every queue of a virtual host."""
-    first = create_node()
+def create_cluster(vhost: str, mirrored: bool) -> list[Node]:
+    """Nodes that go on where one dies: two with mirrored queues, three for quorum queues."""
+    nodes = [create_node()]
     try:
-        second = create_node(cluster_with=first)
-        second.ctl("stop_app")
-        second.ctl("reset")
-        second.ctl("join_cluster", first.state.name)
-        second.ctl("start_app", timeout=120)
-        policy = json.dumps({"ha-mode": "all", "ha-sync-mode": "automatic"})
-        first.ctl("set_policy", "-p", vhost, "everywhere", "^failover", policy)
+        for _ in range(1 if mirrored else 2):
+            nodes.append(create_node(cluster_with=nodes[0]))
+            nodes[-1].stop_app()
+            nodes[-1].ctl("reset")
+            nodes[-1].ctl("join_cluster", nodes[0].state.name)
+            nodes[-1].start_app()
+        if mirrored:
+            policy = json.dumps({"ha-mode": "all", "ha-sync-mode": "automatic"})
+            nodes[0].ctl("set_policy", "-p", vhost, "everywhere", "^failover", policy)
     except BaseException:
-        first.remove()
+        for node in nodes:
+            node.remove()
         raise
-    return first, second
+    return nodes
 
 
 @scenario(own_node=True, interface="ours", timeout=480)
@@ -44,7 +47,8 @@ async def service_fails_over_to_the_other_node(env: Env) -> None:
     if "EPoll" not in type(env.reactor).__name__ and not LONG:
         raise NotHere("half a minute on one reactor; make test-long has it on all")
     logging.getLogger("pika_twisted").setLevel(logging.CRITICAL)
-    nodes: list[Node] = list(await env.thread(create_cluster, env.broker.vhost))
+    mirrored = not await env.changed("no mirrored classic queues")
+    nodes: list[Node] = await env.thread(create_cluster, env.broker.vhost, mirrored)
     parameters = [
         env.parameters(host="127.0.0.1", port=node.state.port, stack_timeout=5, heartbeat=5)
         for node in nodes
@@ -76,15 +80,17 @@ async def service_fails_over_to_the_other_node(env: Env) -> None:
 
     try:
         service.startService()
-        await service.channel().queue_declare("failover", durable=True)
+        kind = {"x-queue-type": "classic" if mirrored else "quorum"}
+        await service.channel().queue_declare("failover", durable=True, arguments=kind)
         publisher = service.publisher(when_lost="resend", timeout=60)
         await service.consume("failover", handler, concurrency=5)
         await env.within(30, publish(0), "published")
         for turn in range(1, TURNS + 1):
-            used, other = sorted(nodes, key=lambda node: node.state.port != port())
+            used, *others = sorted(nodes, key=lambda node: node.state.port != port())
+            ports = [node.state.port for node in others]
             killing = env.thread(used.kill)
             # On and on until it is there: 300 may all be confirmed before the node is dead.
-            publishing = publish(100_000 * turn, lambda: port() == other.state.port)  # noqa: B023
+            publishing = publish(100_000 * turn, lambda: port() in ports)  # noqa: B023
             await env.within(60, publishing, "published while a node died")
             await killing
             await env.until(lambda: not confirmed - handled.keys(), "all handled", 30)

@@ -198,7 +198,8 @@ async def qos_limits_what_is_out(env: Env, shared: bool) -> None:
     check(isinstance(answer.method, pika.spec.Basic.QosOk), f"{answer}")
     first, _ = await channel.basic_consume(queue)
     second, _ = await channel.basic_consume(queue)
-    expected = 10 if shared else 20
+    each = not shared or await env.changed("prefetch is for each consumer")
+    expected = 20 if each else 10
     await env.settled(queue, 100 - expected)
     await env.until(lambda: len(first.pending) + len(second.pending) == expected, "the prefetch")
     source = first if first.pending else second

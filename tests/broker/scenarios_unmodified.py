@@ -30,7 +30,7 @@ seen = []
 
 @defer.inlineCallbacks
 def main():
-    queues = {queue: {"durable": False, "auto_delete": True, "exclusive": False, "arguments": {}}}
+    queues = {queue: {"durable": True, "auto_delete": True, "exclusive": False, "arguments": {}}}
     bindings = [{"queue": queue, "exchange": "amq.topic", "routing_keys": [queue]}]
     consumers = yield api.twisted_consume(
         lambda received: seen.append(received.body["n"]), bindings=bindings, queues=queues

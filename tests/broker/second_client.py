@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,13 @@ def _channel(broker: Broker) -> Iterator[Any]:
     finally:
         if connection.is_open:
             connection.close()
+
+
+@functools.cache
+def version(broker: Broker) -> str:
+    """RabbitMQ's version, as the broker says it."""
+    with _channel(broker) as channel:
+        return str(channel.connection._impl.server_properties["version"])
 
 
 def count(broker: Broker, queue: str) -> int:
