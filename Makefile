@@ -22,7 +22,7 @@ BROKER_TESTS = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*/*.pyx pika_twisted/codec/*.pxi)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build debug demo test test-unit test-broker test-long test-asan coverage fuzz soak bench check \
+.PHONY: help venv build debug demo test test-unit test-broker test-long test-asan coverage fuzz soak bench check instructions matrix \
 	docs wheel clean broker always
 
 help:  ## show this
@@ -92,10 +92,11 @@ bench: venv .venv/.bench  ## every benchmark, beside the other clients (URL=amqp
 	@touch $@
 
 check: venv .venv/.group-check  ## lint, formatting, spelling, types, the stubs
+	@mkdir -p build/check
 	$(RUN) -m ruff check . $(ARGS)
 	$(RUN) -m ruff format --check .
 	.venv/bin/codespell
-	@mkdir -p build/check
+	$(RUN) .github/scripts/expand_matrix.py > build/check/jobs.txt
 	@.github/scripts/join_codec.sh > build/check/_frame.pyx
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/cython-lint build/check/_frame.pyx $(wildcard pika_twisted/*/*.pyx)
 	$(foreach source,$(wildcard *.pyx pika_twisted/*/*.pyx),\
@@ -103,6 +104,10 @@ check: venv .venv/.group-check  ## lint, formatting, spelling, types, the stubs
 	$(RUN) -m mypy
 	.venv/bin/pyright --pythonpath $(RUN)
 	$(RUN) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.allow pika_twisted._frame pika_twisted.deferreds._ready
+
+instructions: venv  ## no more instructions per message than benchmarks/ceilings.json allows (valgrind)
+	@.ci/setup valgrind
+	$(RUN) -m benchmarks codec --ceilings check
 
 docs: venv .venv/.group-docs  ## the documentation, into build/docs
 	$(RUN) -m sphinx -W --keep-going -q -b html docs build/docs

@@ -59,7 +59,7 @@ if sys.platform == "win32":
 class BuildModules(build_ext):
     """Compile; where that fails, the last line says what to install."""
 
-    def run(self):
+    def run(self):  # noqa: D102
         try:
             super().run()
         except (BaseError, CCompilerError, OSError) as error:
@@ -69,7 +69,7 @@ class BuildModules(build_ext):
 class BuildPython(build_py):
     """Copy the modules; in a build without compiled ones with a mark that says so."""
 
-    def run(self):
+    def run(self):  # noqa: D102
         super().run()
         if PURE and not self.editable_mode:
             mark = Path(self.build_lib, PURE_MARK)

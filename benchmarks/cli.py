@@ -61,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", metavar="FILE", help="write the results for machines")
     made.add_argument("--picture", metavar="FILE", help="draw FILE.png and FILE.svg (matplotlib)")
     made.add_argument("--callgrind", action="store_true", help="codec: instructions per message")
+    made.add_argument(
+        "--ceilings",
+        choices=("check", "write"),
+        help="codec: no more instructions than ceilings.json allows (CPython 3.11)",
+    )
     made.add_argument("--verbose", action="store_true", help="print the error output of failures")
     return made
 
@@ -119,6 +124,9 @@ def codec(options: argparse.Namespace) -> None:
     """Run the codec's own benchmarks."""
     if options.callgrind:
         callgrind.run()
+        return
+    if options.ceilings:
+        {"check": callgrind.check, "write": callgrind.write_ceilings}[options.ceilings]()
         return
     arguments = ["--quiet", *(["--fast"] if options.repeats < 10 else [])]
     if options.json:

@@ -1,6 +1,9 @@
 """Look into wheels and sdists: nothing missing, nothing in them that does not belong there.
 
-python .github/scripts/check_archives.py dist/*
+python .github/scripts/check_archives.py [--release] dist/*
+
+With --release also: every Python of the metadata has a wheel on each platform that has any, and
+what one platform has (a free-threaded Python, a new one) all have.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("_frame", "deferreds/_ready")
 WHEEL_NEEDS = (
     "pika_twisted/__init__.py",
@@ -97,9 +101,34 @@ def check_sdist(path: Path) -> list[str]:
     return problems
 
 
-def main(paths: list[str]) -> int:
+def check_release(wheels: list[Path], pythons: list[str]) -> list[str]:
+    """Return which wheel is missing, by platform and Python; `pythons` as "3.10"."""
+    tags: dict[str, set[str]] = {}
+    for path in wheels:
+        *_, abi, platform = path.stem.split("-")
+        # The version of the platform differs between Pythons: macosx_10_15 and macosx_11_0.
+        kind = re.sub(r"(_\d+)+_|(?<=manylinux)\d+_", "_", platform.split(".")[0])
+        tags.setdefault(kind, set()).add(abi)
+    if not tags:
+        return ["there are no wheels"]
+    wanted = {f"cp{version.replace('.', '')}" for version in pythons}.union(*tags.values())
+    return [
+        f"{kind} has no wheel for {tag}"
+        for kind, found in sorted(tags.items())
+        for tag in sorted(wanted - found)
+    ]
+
+
+def main(arguments: list[str]) -> int:
     """Print what is wrong with each archive; how many are bad."""
+    paths = [argument for argument in arguments if argument != "--release"]
     bad = 0
+    if len(paths) < len(arguments):
+        metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        pythons = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', metadata)
+        problems = check_release([Path(path) for path in paths if path.endswith(".whl")], pythons)
+        print(*problems, sep="\n", end="\n" if problems else "")
+        bad += bool(problems)
     for path in map(Path, paths):
         problems = check_wheel(path) if path.suffix == ".whl" else check_sdist(path)
         print(f"{'BAD ' if problems else 'ok  '}{path.name} ({path.stat().st_size:,} bytes)")

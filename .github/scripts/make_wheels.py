@@ -4,7 +4,7 @@ Builds the sdist, from it a wheel for every Python here that we support, gives e
 looks into all of them, installs each into a clean environment and runs the unit suite there, from a
 folder that holds nothing of the checkout but the tests.
 
-python .github/scripts/make_wheels.py [--no-test | --tests PATHS] [VERSION ...]
+python .github/scripts/make_wheels.py [--no-test | --tests PATHS] [--others | VERSION ...]
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def build_wheel(python: str, sdist: Path, tools: Path, folder: Path) -> Path:
 def test_wheel(python: str, wheel: Path, folder: Path, tests: list[str]) -> str:
     """Install it and run the unit suite, or a part of it; pytest's last line."""
     environment = make_environment(python, folder / "test")
-    run(environment, "-m", "pip", "install", "--quiet", f"{wheel}[test]")
+    run(environment, "-m", "pip", "install", "-q", "--prefer-binary", f"{wheel}[test]")
     outside = folder / "outside"
     shutil.copytree(ROOT / "tests", outside / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", outside)
@@ -116,8 +116,14 @@ def main() -> None:
     parser.add_argument("pythons", nargs="*", help="versions, as 3.13; default is every one found")
     parser.add_argument("--tests", default="tests/unit tests/defects", help="what to run, a string")
     parser.add_argument("--no-test", action="store_true", help="build and look, don't test")
+    parser.add_argument("--others", action="store_true", help="not for the Python that runs this")
     options = parser.parse_args()
     pythons = find_pythons()
+    if options.others:
+        pythons.pop(".".join(map(str, sys.version_info[:2])), None)
+    if not pythons:
+        say("there is no other Python here")
+        return
     if options.pythons:
         pythons = {name: path for name, path in pythons.items() if name in options.pythons}
     say(f"Pythons: {', '.join(pythons)}")
