@@ -105,6 +105,9 @@ check: venv .venv/.group-check  ## lint, formatting, spelling, types, the stubs
 	.venv/bin/pyright --pythonpath $(RUN)
 	$(RUN) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.allow pika_twisted._frame pika_twisted.deferreds._ready
 
+matrix: venv .venv/.group-broker  ## Pythons x pika x Twisted x RabbitMQ, into docs/compatibility.md (an hour)
+	$(RUN) .github/scripts/run_matrix.py $(ARGS)
+
 instructions: venv  ## no more instructions per message than benchmarks/ceilings.json allows (valgrind)
 	@.ci/setup valgrind
 	$(RUN) -m benchmarks codec --ceilings check
