@@ -84,7 +84,9 @@ class Env:
 
     async def changed(self, change: str) -> bool:
         """True where the broker's version does what this entry of versions.CHANGES says."""
-        return versions.has(versions.parse(await self.thread(second_client.version, self.broker)), change)
+        return versions.has(
+            versions.parse(await self.thread(second_client.version, self.broker)), change
+        )
 
     async def smallest_frame_max(self) -> int:
         """The smallest frame_max that the broker takes."""
