@@ -65,8 +65,7 @@ def _without_proc() -> None:
         setattr(Path, name, method)
 
 
-def pytest_configure() -> None:
-    """Before the tests are imported."""
+def _take_away() -> None:
     import twisted.internet.reactor  # noqa: F401 - with everything this system has
 
     for module, name in MISSING[SYSTEM]:
@@ -82,8 +81,11 @@ def pytest_configure() -> None:
         time.process_time = _coarse(time.process_time)
         time.thread_time = _coarse(time.thread_time)
         pair = socket.socketpair
-        # The default is AF_UNIX where there is one, AF_INET on Windows; Python has its own for that.
+        # AF_UNIX by default where there is one, AF_INET on Windows: Python has its own for that.
         socket.socketpair = getattr(socket, "_fallback_socketpair", pair)
+
+
+_take_away()  # at the import of the plugin: before the tests and their conftest.py
 
 
 def pytest_report_header() -> str:

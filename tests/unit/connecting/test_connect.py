@@ -87,13 +87,13 @@ def connecting(clock: Clock, target: Any, **parameters: Any) -> tuple[Any, Outco
 
 def test_ready(clock: Clock) -> None:
     endpoint = Endpoint(clock, None)
-    options = {"TCP_KEEPIDLE": 60}
+    options = {"TCP_KEEPINTVL": 60}
     _, outcome = connecting(clock, endpoint, tcp_options=options)
     assert outcome.pending
     endpoint.open()
     assert outcome.result().is_open
     assert endpoint.transport.no_delay
-    assert len(endpoint.transport.options) == 2  # SO_KEEPALIVE and TCP_KEEPIDLE
+    assert len(endpoint.transport.options) == 2  # SO_KEEPALIVE and TCP_KEEPINTVL
 
 
 def test_with_closes_what_it_has_opened(clock: Clock) -> None:

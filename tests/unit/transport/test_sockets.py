@@ -20,13 +20,13 @@ import pika_twisted
 from pika_twisted.transport import sockets
 from tests.support.session import Session
 
-KEEP_IDLE = {"TCP_KEEPIDLE": 60}
+KEEP_INTERVAL = {"TCP_KEEPINTVL": 60}  # macOS has no TCP_KEEPIDLE
 
 
 def connection_of(end: socket.socket) -> Any:
     """Twisted's transport of a socket that is connected already."""
     end.setblocking(False)
-    kind: Any = unix.Server if end.family == socket.AF_UNIX else tcp.Connection
+    kind: Any = tcp.Connection if end.family == socket.AF_INET else unix.Server
     connection = kind.__new__(kind)
     tcp.Connection.__init__(connection, end, Protocol(), MemoryReactorClock())  # type: ignore[no-untyped-call]
     connection.connected = True
@@ -139,24 +139,25 @@ def test_a_larger_limit_of_the_user_stays(transport: Any) -> None:
 def test_a_transport_without_limits_is_left_alone() -> None:
     plain = object()
     sockets.tune(plain, 1000)
-    sockets.set_options(plain, KEEP_IDLE)
+    sockets.set_options(plain, KEEP_INTERVAL)
     assert not hasattr(plain, "SEND_LIMIT")
 
 
 @pytest.mark.parametrize("layer", [Layer, TCPLayer, lambda transport: transport])
 def test_socket_options_reach_the_socket_below_tls(transport: Any, layer: Any) -> None:
-    sockets.set_options(layer(layer(transport)), KEEP_IDLE)
+    sockets.set_options(layer(layer(transport)), KEEP_INTERVAL)
     handle = transport.getHandle()
-    assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 60
     assert transport.getTcpNoDelay()
 
 
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 def test_where_there_is_no_tcp_there_are_no_socket_options() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         transport = connection_of(ours)
         sockets.tune(transport, 1000)
-        sockets.set_options(transport, KEEP_IDLE)
+        sockets.set_options(transport, KEEP_INTERVAL)
         assert transport.bufferSize == 1000
         assert not ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
