@@ -13,25 +13,27 @@ from .pika_state import private_names as _private_names  # noqa: F401  # and wha
 
 # isort: split
 from pika_twisted.channel.channel import TwistedChannel
-from pika_twisted.channel.ledger import AlreadySettled
 from pika_twisted.channel.queue import ClosableDeferredQueue, ReceivedMessage
 from pika_twisted.connecting.connect import connect
-from pika_twisted.connecting.failures import (
-    ConnectFailed,
-    ConnectionRefused,
-    ConnectionTimedOut,
-    HostNotFound,
-    TLSFailed,
-)
 from pika_twisted.recovery.channel import RecoveringChannel
 from pika_twisted.recovery.service import RecoveringService
 from pika_twisted.transport.read_gate import WaterMarks
 
 from ._install import install
-from ._losses import NotConnected
+from .exceptions import (
+    AlreadySettled,
+    ConnectFailed,
+    ConnectionRefused,
+    ConnectionTimedOut,
+    HostNotFound,
+    NotConnected,
+    PublisherOverflow,
+    PublishTimeout,
+    TLSFailed,
+)
 from .handlers import Handling, consume
 from .protocol import TwistedProtocolConnection
-from .publisher import Publisher, PublisherOverflow, PublishTimeout
+from .publisher import Publisher
 from .stats import ConnectionStats, ServiceStats
 
 __version__ = "0.1.1"

@@ -7,9 +7,15 @@ object that pika's adapter shares, its traceback has 600 entries and pins every 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
-from pika.exceptions import AMQPError
+from pika import exceptions as pika_exceptions
+from pika import spec
+from pika.connection import Connection
+from twisted.internet import error
 from twisted.python.failure import Failure
+
+from .exceptions import NotConnected, ProtocolViolation, Reason, reason
 
 
 def as_exception(reason: object) -> BaseException:
@@ -26,8 +32,8 @@ def as_exception(reason: object) -> BaseException:
         try:
             return reason()
         except Exception:  # its constructor wants arguments that are unknown here
-            return AMQPError(reason.__name__)
-    return AMQPError(str(reason))
+            return pika_exceptions.AMQPError(reason.__name__)
+    return pika_exceptions.AMQPError(str(reason))
 
 
 def fresh_exception(reason: object) -> BaseException:
@@ -48,3 +54,64 @@ def fresh_exception(reason: object) -> BaseException:
     clone.__cause__ = original.__cause__
     clone.__suppress_context__ = original.__suppress_context__
     return clone.with_traceback(None)
+
+
+#: Codes by which a broker refuses a login or a virtual host; 0: it only closed the stream.
+_REFUSALS = (0, spec.ACCESS_REFUSED, spec.NOT_ALLOWED, spec.INVALID_PATH)
+
+#: Where the handshake broke off says what the broker disliked, as pika concludes.
+_PROBABLE_CAUSE = {
+    Connection.CONNECTION_PROTOCOL: pika_exceptions.IncompatibleProtocolError,
+    Connection.CONNECTION_START: pika_exceptions.ProbableAuthenticationError,
+    Connection.CONNECTION_TUNE: pika_exceptions.ProbableAccessDeniedError,
+}
+
+
+def final_reason(why: Any, opened: bool, state: int) -> Reason:
+    """The reason in the shape of `exceptions.reason`.
+
+    :param why: what ended the connection: a `Reason`, an error of pika's or of the transport
+    :param opened: whether the handshake was finished
+    :param state: pika's state of the connection
+    """
+    code, text, orderly = 0, str(why), False
+    kind: type[Exception] = pika_exceptions.StreamLostError
+    if isinstance(why, Reason):
+        code, text, orderly = *why.args, isinstance(why, error.ConnectionDone)
+        kind = type(why).__bases__[1]
+    elif isinstance(why, pika_exceptions.AMQPConnectionError):
+        kind, text = type(why), " ".join(map(str, why.args))
+    elif isinstance(why, pika_exceptions.ProtocolVersionMismatch):
+        kind, text = pika_exceptions.IncompatibleProtocolError, repr(why)
+    elif isinstance(why, pika_exceptions.AMQPError):
+        kind, text = ProtocolViolation, repr(why)
+    if not opened and isinstance(why, (Reason, error.ConnectionClosed)):
+        kind = _probable_cause(kind, code, state)
+    if isinstance(why, Reason) and issubclass(type(why), kind):
+        return why
+    return reason(kind, code, text, orderly=orderly, cause=why)
+
+
+def with_note(why: Reason, note: str) -> Reason:
+    """Return the same reason, with something more in its text."""
+    noted = type(why)(why.reply_code, f"{why.reply_text} ({note})")
+    noted.__cause__ = why.__cause__
+    return noted
+
+
+def _probable_cause(kind: type[Exception], code: int, state: int) -> type[Exception]:
+    ended = (pika_exceptions.StreamLostError, pika_exceptions.ConnectionClosedByBroker)
+    if kind not in ended or code not in _REFUSALS:
+        return kind
+    return _PROBABLE_CAUSE.get(state, kind)
+
+
+def is_loss(why: BaseException) -> bool:
+    """Whether it says that the connection was lost, not that the broker refused a call."""
+    if isinstance(why, NotConnected):
+        return False
+    if isinstance(why, pika_exceptions.AMQPConnectionError):
+        return True
+    if isinstance(why, pika_exceptions.ChannelWrongStateError):
+        return not isinstance(why.__cause__, pika_exceptions.ChannelClosedByBroker)
+    return isinstance(why, Reason)

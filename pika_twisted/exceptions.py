@@ -17,17 +17,27 @@ from typing import Any, cast
 from pika import exceptions as pika_exceptions
 from twisted.internet import error
 
-from pika_twisted.codec.errors import DecodeError, UndecodableProperties
+from pika_twisted.codec.errors import DecodeError, UndecodableProperties, UnsupportedField
 
 __all__ = [
+    "AlreadySettled",
     "BrokerLimit",
+    "ConnectFailed",
+    "ConnectionRefused",
+    "ConnectionTimedOut",
     "DecodeError",
     "HandshakeTimeout",
+    "HostNotFound",
     "NoFreeChannels",
+    "NotConnected",
     "ProtocolViolation",
+    "PublishTimeout",
+    "PublisherOverflow",
     "Reason",
+    "TLSFailed",
     "TokenRefused",
     "UndecodableProperties",
+    "UnsupportedField",
     "WithText",
     "on_channel",
     "reason",
@@ -65,6 +75,59 @@ class TokenRefused(WithText, pika_exceptions.AMQPConnectionError):
 
 class BrokerLimit(pika_exceptions.AMQPConnectionError, ValueError):
     """The parameters ask for what this broker has a limit for; the text says which limit."""
+
+
+class AlreadySettled(WithText, pika_exceptions.AMQPError):
+    """The message was acknowledged or refused before, or was delivered with auto_ack."""
+
+
+class NotConnected(WithText, pika_exceptions.ConnectionWrongStateError, error.TimeoutError):
+    """The service had no connection for too long, or is stopped; `__cause__` is why, if known."""
+
+
+class PublishTimeout(WithText, pika_exceptions.AMQPError, error.TimeoutError):
+    """No confirm in time. The broker may have the message or not.
+
+    Where a service has no connection then, its text and `__cause__` say why.
+    """
+
+
+class PublisherOverflow(WithText, pika_exceptions.AMQPError):
+    """More publishes wait for room than `max_waiting` allows."""
+
+
+class ConnectFailed(pika_exceptions.AMQPConnectionError):
+    """No connection came about. Its args are `(0, text)`, as those of all reasons without a code.
+
+    :ivar attempts: every attempt's `(where, exception)`, the last being this one
+    """
+
+    def __init__(self, reply_code: int = 0, reply_text: str = "") -> None:
+        # Not super(): the mixed-in classes disagree about their arguments.
+        Exception.__init__(self, reply_code, reply_text)
+        self.attempts: list[tuple[str, BaseException]] = []
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.args[0]}, {self.args[1]!r})"
+
+
+class ConnectionRefused(ConnectFailed, error.ConnectionRefusedError):
+    """Connection refused: no process listens at the port."""
+
+
+class ConnectionTimedOut(ConnectFailed, error.TimeoutError):
+    """TCP, TLS or the AMQP handshake took too long; the text says which."""
+
+
+class HostNotFound(ConnectFailed, error.DNSLookupError):
+    """The host name has no address."""
+
+
+class TLSFailed(ConnectFailed, error.ConnectionLost):
+    """No TLS: a certificate that doesn't verify, or only one of the two sides speaks it."""
 
 
 class Reason(Exception):
@@ -111,7 +174,9 @@ def _reason_class(bases: tuple[type[Exception], ...]) -> type[Reason]:
     """The one class that mixes `bases`; named after pika's class, which comes first."""
     lost = pika_exceptions.ChannelClosed in bases
     make = _LostWithItsConnection if lost else type
-    return cast("type[Reason]", make(bases[0].__name__, (Reason, *bases), {"__module__": __name__}))
+    first = bases[0]  # a traceback shows its name, which can be imported and caught
+    names = {"__module__": first.__module__}
+    return cast("type[Reason]", make(first.__name__, (Reason, *bases), names))
 
 
 def _rebuild(bases: tuple[type[Exception], ...], args: tuple[int, str]) -> Reason:

@@ -20,10 +20,10 @@ from twisted.internet import defer
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from pika_twisted.channel.ledger import AlreadySettled
 from pika_twisted.channel.queue import ReceivedMessage
 from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.deferreds.waiters import Waiters
+from pika_twisted.exceptions import AlreadySettled
 
 from . import _instruments
 from ._arguments import check_seconds, check_whole

@@ -10,30 +10,19 @@ from typing import Any
 
 from pika import exceptions as pika_exceptions
 from pika import spec
-from twisted.internet import defer, error
+from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from pika_twisted.channel.preparation import Preparation
 from pika_twisted.codec.to_wire import body_octets
 from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.deferreds.waiters import Waiters
+from pika_twisted.exceptions import PublisherOverflow, PublishTimeout
 
 from ._arguments import check_seconds, check_whole
 from ._reasons import fresh_exception
-from .exceptions import WithText
 
 LOGGER = logging.getLogger("pika_twisted")
-
-
-class PublishTimeout(WithText, pika_exceptions.AMQPError, error.TimeoutError):
-    """No confirm in time. The broker may have the message or not.
-
-    Where a service has no connection then, its text and `__cause__` say why.
-    """
-
-
-class PublisherOverflow(WithText, pika_exceptions.AMQPError):
-    """More publishes wait for room than `max_waiting` allows."""
 
 
 class PendingPublish:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pika_twisted._arguments import check_ack_delay
+from pika_twisted.exceptions import AlreadySettled
 from pika_twisted.pika_state.channel import Channel
 
-from .ledger import AlreadySettled, Ledger
+from .ledger import Ledger
 
 if TYPE_CHECKING:
     from .consumer import Consumer

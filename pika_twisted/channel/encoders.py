@@ -1,4 +1,4 @@
-"""Acks and publishes on a channel object that isn't ours."""
+"""Acks and publishes on a channel object that isn't ours, or that is gone."""
 
 from __future__ import annotations
 
@@ -43,3 +43,17 @@ class PlainEncoder:
             mandatory=mandatory,
         )
         return False
+
+
+class GoneEncoder:
+    """The encoder of a channel that is gone.
+
+    What the channel delivered is delivered again, so acks of it have no meaning any more.
+    """
+
+    open = False
+
+    def _ignore(self, *_: Any) -> bool:
+        return False
+
+    ack = nack = reject = publish = _ignore

@@ -20,13 +20,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pika import exceptions as pika_exceptions
-
-from pika_twisted.exceptions import WithText
-
-
-class AlreadySettled(WithText, pika_exceptions.AMQPError):
-    """The message was acknowledged or refused before, or was delivered with auto_ack."""
+from pika_twisted.exceptions import AlreadySettled
 
 
 class Ledger:

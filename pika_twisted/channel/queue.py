@@ -13,8 +13,7 @@ from twisted.internet import defer
 from pika_twisted._reasons import fresh_exception
 from pika_twisted.codec.chooser import Backlog, read_as_slots
 from pika_twisted.deferreds.lazy import Turns, get_of, is_waiting, iterate, ready_next
-
-from .ledger import AlreadySettled
+from pika_twisted.exceptions import AlreadySettled
 
 LOGGER = logging.getLogger("pika_twisted")
 

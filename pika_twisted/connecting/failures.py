@@ -1,4 +1,4 @@
-"""Why `connect()` failed, as exceptions that pika's and Twisted's users both catch.
+"""Why `connect()` failed: the exception and its text, which pika's and Twisted's users both catch.
 
 What the broker itself refused keeps the class that the connection gives it: wrong login is
 `pika.exceptions.ProbableAuthenticationError`, a virtual host that is missing or forbidden
@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any
 from pika import exceptions as pika_exceptions
 from twisted.internet import error
 
-from pika_twisted.exceptions import BrokerLimit, ProtocolViolation, Reason, reason
+from pika_twisted.exceptions import (
+    BrokerLimit,
+    ConnectFailed,
+    ConnectionRefused,
+    ConnectionTimedOut,
+    HostNotFound,
+    ProtocolViolation,
+    Reason,
+    TLSFailed,
+    reason,
+)
 
 from . import tls_failures
 
 if TYPE_CHECKING:
     from .targets import Place
-
-__all__ = [
-    "ConnectFailed",
-    "ConnectionRefused",
-    "ConnectionTimedOut",
-    "HostNotFound",
-    "TLSFailed",
-    "explain",
-]
 
 _REFUSED_HINT = (
     ". No process listens there: is the broker running, and is this its AMQP port (5672 unless "
@@ -63,40 +64,6 @@ _LEAST_FRAME_MAX = 8192
 _AMQP_PORT = "AMQP is mostly at 5672, and at 5671 with TLS"
 _LOGIN_HINT = "are user and password right, and may this user log in from here (guest: localhost)?"
 _VHOST_HINT = "does it exist, spelled like this, and has the user permissions for it?"
-
-
-class ConnectFailed(pika_exceptions.AMQPConnectionError):
-    """No connection came about. Its args are `(0, text)`, as those of all reasons without a code.
-
-    :ivar attempts: every attempt's `(where, exception)`, the last being this one
-    """
-
-    def __init__(self, reply_code: int = 0, reply_text: str = "") -> None:
-        # Not super(): the mixed-in classes disagree about their arguments.
-        Exception.__init__(self, reply_code, reply_text)
-        self.attempts: list[tuple[str, BaseException]] = []
-
-    def __str__(self) -> str:
-        return str(self.args[1])
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.args[0]}, {self.args[1]!r})"
-
-
-class ConnectionRefused(ConnectFailed, error.ConnectionRefusedError):
-    """Connection refused: no process listens at the port."""
-
-
-class ConnectionTimedOut(ConnectFailed, error.TimeoutError):
-    """TCP, TLS or the AMQP handshake took too long; the text says which."""
-
-
-class HostNotFound(ConnectFailed, error.DNSLookupError):
-    """The host name has no address."""
-
-
-class TLSFailed(ConnectFailed, error.ConnectionLost):
-    """No TLS: a certificate that doesn't verify, or only one of the two sides speaks it."""
 
 
 def explain(

@@ -9,7 +9,7 @@ from typing import Any
 from pika import exceptions as pika_exceptions
 from pika import frame, spec
 
-from pika_twisted._endings import final_reason, with_note
+from pika_twisted._reasons import final_reason, with_note
 from pika_twisted.codec.methods import encode_method
 from pika_twisted.exceptions import DecodeError, HandshakeTimeout, ProtocolViolation, reason
 from pika_twisted.stats import ChannelCounts

@@ -20,13 +20,14 @@ from pika_twisted._arguments import (
     check_whole,
 )
 from pika_twisted._guard import Callbacks, guarded
-from pika_twisted._losses import GoneEncoder, NotConnected, is_loss
-from pika_twisted._reasons import fresh_exception
+from pika_twisted._reasons import fresh_exception, is_loss
 from pika_twisted.channel.acknowledging import BATCH
+from pika_twisted.channel.encoders import GoneEncoder
 from pika_twisted.channel.preparation import Preparation
 from pika_twisted.channel.topology import Topology
 from pika_twisted.connecting.connect import maybe_await
 from pika_twisted.deferreds.waiters import Waiters
+from pika_twisted.exceptions import NotConnected
 
 from .consumers import Consuming
 

@@ -9,7 +9,7 @@ from pika import exceptions as pika_exceptions
 from twisted.internet import defer
 
 from pika_twisted._arguments import check_auto_ack, check_table
-from pika_twisted._losses import is_loss
+from pika_twisted._reasons import is_loss
 from pika_twisted.channel.queue import ClosableDeferredQueue
 
 from .subscription import Subscription

@@ -11,7 +11,8 @@ import pytest
 from pika import exceptions, spec
 from twisted.internet import defer
 
-from pika_twisted.publisher import Publisher, PublisherOverflow, PublishTimeout
+from pika_twisted.exceptions import PublisherOverflow, PublishTimeout
+from pika_twisted.publisher import Publisher
 from pika_twisted.recovery.publisher import RecoveringPublisher
 from tests.support import peer
 from tests.support.cost import assert_grows_at_most, cpu

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import traceback
 from typing import Any
 
 import pytest
-from pika.exceptions import ChannelClosedByBroker, UnexpectedFrameError, UnroutableError
+from pika.exceptions import (
+    ChannelClosedByBroker,
+    StreamLostError,
+    UnexpectedFrameError,
+    UnroutableError,
+)
 from twisted.python.failure import Failure
 
 import pika_twisted
 from pika_twisted import exceptions
-from pika_twisted._endings import final_reason
-from pika_twisted._reasons import fresh_exception
+from pika_twisted._reasons import final_reason, fresh_exception
 
 
 class Awkward(Exception):
@@ -116,3 +123,30 @@ def test_an_error_of_pika_s_ends_a_connection_as_a_violation() -> None:
     told = final_reason(why, True, 0)
     assert isinstance(told, exceptions.ProtocolViolation) and told.__cause__ is why
     assert "odd" in str(told)
+
+
+def exception_classes() -> list[type[BaseException]]:
+    """All that the package defines, but for those of its fake broker."""
+    found: list[type[BaseException]] = []
+    for module in pkgutil.walk_packages(pika_twisted.__path__, "pika_twisted."):
+        if ".testing" in module.name or module.name.endswith("__main__"):
+            continue
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and issubclass(value, BaseException):
+                found.append(value)
+    return [each for each in found if each.__module__.startswith("pika_twisted")]
+
+
+def test_every_exception_is_public() -> None:
+    names = {each.__name__ for each in exception_classes()}
+    assert names - {"FieldError"} <= set(exceptions.__all__)  # that one never leaves the codec
+
+
+@pytest.mark.parametrize("kind", [StreamLostError, exceptions.ProtocolViolation])
+def test_a_reason_is_caught_by_the_name_that_a_traceback_shows(kind: type[Exception]) -> None:
+    lost = exceptions.reason(kind, 0, "gone", orderly=False)
+    for reason in (lost, exceptions.on_channel(lost)):
+        shown = "".join(traceback.format_exception_only(type(reason), reason)).split(":")[0]
+        module, _, name = shown.rpartition(".")
+        assert getattr(importlib.import_module(module), name) is kind
+        assert isinstance(reason, kind)

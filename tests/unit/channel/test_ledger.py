@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import exceptions, spec
 
-from pika_twisted.channel.ledger import AlreadySettled, Ledger
+from pika_twisted.channel.ledger import Ledger
+from pika_twisted.exceptions import AlreadySettled
 from tests.support.acking import Broker, deliver, take
 from tests.support.outcome import watch
 from tests.support.session import Session

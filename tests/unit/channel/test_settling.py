@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pika import spec
 
-from pika_twisted.channel.ledger import AlreadySettled
+from pika_twisted.exceptions import AlreadySettled
 from tests.support.outcome import watch
 from tests.support.session import OURS, OURS_THROUGH_PIKA, Session
 

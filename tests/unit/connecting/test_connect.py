@@ -15,9 +15,11 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 import pika_twisted
-from pika_twisted._losses import GoneEncoder, NotConnected, is_loss
+from pika_twisted._reasons import is_loss
+from pika_twisted.channel.encoders import GoneEncoder
 from pika_twisted.connecting import failures as connect_errors
 from pika_twisted.connecting.targets import places
+from pika_twisted.exceptions import NotConnected
 from tests.support.outcome import Outcome, run, watch
 from tests.support.peer import Peer
 from tests.support.transport import FakeTransport
