@@ -21,7 +21,6 @@ from tests.broker.registry import Scenario
 
 DESELECTED = pytest.StashKey[list[str]]()
 STARTING = pytest.StashKey["Starting"]()
-IMPLEMENTATION_VARIABLE = "PIKA_TWISTED_TEST_IMPLEMENTATION"
 
 
 class Starting:

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+#: "ours", or "pika" for the scenarios that pika's own adapter passes.
+IMPLEMENTATION_VARIABLE = "PIKA_TWISTED_TEST_IMPLEMENTATION"
 REACTORS = ("epoll", "select", "asyncio")
 ScenarioFunction = Callable[..., Awaitable[None]]
 

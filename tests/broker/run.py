@@ -22,10 +22,9 @@ from types import ModuleType
 from typing import Any
 
 from tests.broker.broker import ENVIRONMENT, Broker
-from tests.broker.registry import REACTORS, Scenario, all_scenarios
+from tests.broker.registry import IMPLEMENTATION_VARIABLE, REACTORS, Scenario, all_scenarios
 
 IMPLEMENTATIONS = {"ours": "pika_twisted", "pika": "pika.adapters.twisted_connection"}
-IMPLEMENTATION_VARIABLE = "PIKA_TWISTED_TEST_IMPLEMENTATION"
 LEFT_BEHIND = "left behind"
 SETTLE_TIME = 2.0  # how long a closed connection may take to give back its socket and timers
 

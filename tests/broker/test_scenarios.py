@@ -6,9 +6,8 @@ import os
 
 import pytest
 
-from tests.broker.conftest import IMPLEMENTATION_VARIABLE
 from tests.broker.pool import Pool
-from tests.broker.registry import REACTORS, Scenario, all_scenarios
+from tests.broker.registry import IMPLEMENTATION_VARIABLE, REACTORS, Scenario, all_scenarios
 
 LONG = os.environ.get("PIKA_TWISTED_TEST_LONG") == "1"
 # Longer than any scenario's own timeout. Those before it run first, for as long as it takes them.
