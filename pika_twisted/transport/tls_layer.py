@@ -266,10 +266,10 @@ class TLSLayer(ProtocolWrapper):
         expected, self._deaf, self._ended = self.disconnecting, True, True
         if self._why is not None:
             reason = self._why
+        elif not (expected or self._shaken):
+            reason = Failure(ssl.SSLEOFError("the peer closed the connection"))
         elif reason.check(ConnectionDone) and not expected:
             reason = Failure(main.CONNECTION_LOST)
-            if not self._shaken:
-                reason = Failure(ssl.SSLEOFError("the peer closed the connection"))
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     # What is known of the peer
