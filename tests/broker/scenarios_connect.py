@@ -243,6 +243,24 @@ async def connect_with_a_client_certificate(env: Env) -> None:
         equal(server.received[0], b"AMQP\0\0\x09\x01", "the AMQP header")
         connecting.cancel()
         await env.failure(connecting)
+        # One in the user's own context, which could not be read out of it, with the login for it.
+        context = stdlib_ssl.create_default_context(cafile=env.broker.authority)
+        context.load_cert_chain(files["certfile"], files["keyfile"])
+        server.received.clear()
+        external = env.parameters(
+            host="localhost", port=number, ssl_options=pika.SSLOptions(context)
+        )
+        external.credentials = pika.credentials.ExternalCredentials()
+        connecting = pika_twisted.connect(external, reactor=env.reactor)
+        await env.until(lambda: server.received, "the AMQP header through the context's TLS")
+        start = pika.spec.Connection.Start(0, 9, {}, "PLAIN EXTERNAL", "en_US")
+        transport: Any = server.accepted[-1].transport
+        transport.write(pika.frame.Method(0, start).marshal())
+        await env.until(lambda: len(server.received) > 1, "Connection.StartOk")
+        login: Any = pika.frame.decode_frame(server.received[1])[1]
+        equal((login.method.mechanism, login.method.response), ("EXTERNAL", b""), "the login")
+        connecting.cancel()
+        await env.failure(connecting)
         del files["certfile"], files["keyfile"]
         url = tls_url(env, **files).replace(f":{env.broker.tls_port}", f":{number}")
         reason: Any = await env.failure(pika_twisted.connect(url, reactor=env.reactor))
