@@ -158,6 +158,11 @@ class World:
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
 
 
+def offset(number: Any) -> spec.BasicProperties:
+    """Properties of a message of a stream."""
+    return spec.BasicProperties(headers={"x-stream-offset": number})
+
+
 def settled(world: World, deferred: Any) -> Any:
     """Watch a Deferred, let the broker answer."""
     outcome = watch(deferred)
