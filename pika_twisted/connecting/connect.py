@@ -222,7 +222,8 @@ def _typed(why: Exception, place: Place, once: _Once) -> BaseException:
         known = once.connection._impl.close_reason  # pika's state machine may have wrapped it
         if isinstance(known, Exception) and isinstance(why, pika_exceptions.AMQPError):
             why = known
-        return explain(why, place, once.stage, once.connection._impl.rabbitmq_version)
+        connection = once.connection._impl
+        return explain(why, place, once.stage, connection.rabbitmq_version, connection.login_size)
     # Else it is of a function of the user's, or about the options.
     return explain(why, place, once.stage) if is_timeout(why) else why
 

@@ -67,12 +67,17 @@ _VHOST_HINT = "does it exist, spelled like this, and has the user permissions fo
 
 
 def explain(
-    why: BaseException, place: Place, stage: str, version: tuple[int, ...] | None = None
+    why: BaseException,
+    place: Place,
+    stage: str,
+    version: tuple[int, ...] | None = None,
+    login_size: int = 0,
 ) -> BaseException:
     """The typed reason for what an attempt to connect to a place ended with.
 
     :param stage: how far it had come
     :param version: of the broker, if it has said that it is RabbitMQ
+    :param login_size: bytes of the Connection.StartOk that was sent
     """
     where = place.name
     tls_error: BaseException | None = why
@@ -84,7 +89,7 @@ def explain(
     if isinstance(why, ProtocolViolation) and why.args[1] == _IS_TLS:
         return _built(TLSFailed, f"{where}{_IS_TLS_HINT}", why)
     if isinstance(why, Reason):
-        return _from_broker(why, place, version)
+        return _from_broker(why, place, version, login_size)
     if isinstance(why, pika_exceptions.AMQPError):
         return why
     if isinstance(why, error.ConnectionRefusedError):
@@ -114,13 +119,22 @@ def _built(kind: type[ConnectFailed], text: str, cause: BaseException) -> Connec
 # The AMQP handshake
 
 
-def _from_broker(why: Reason, place: Place, version: tuple[int, ...] | None) -> BaseException:
+def _from_broker(
+    why: Reason, place: Place, version: tuple[int, ...] | None, login_size: int
+) -> BaseException:
     """The same reason, in a text that names the broker and the next step."""
     kind = type(why).__bases__[1]
     text = why.reply_text.rstrip(".")
     asked = place.parameters.frame_max
     if isinstance(why, BrokerLimit):
         text = f"{place}: {text}"
+    elif why.reply_code == 0 and login_size > _LEAST_FRAME_MAX and version is not None:
+        text = (
+            f"{place}: the login is too long: Connection.StartOk has {login_size:,} bytes, "
+            f"RabbitMQ takes {_LEAST_FRAME_MAX:,} since 4.1, unless initial_frame_max says more "
+            f"({text})"
+        )
+        kind = BrokerLimit
     elif issubclass(kind, pika_exceptions.ProbableAuthenticationError):
         text = f"{place} refused the login: {text}; {_LOGIN_HINT}"
     elif _refuses_frame_max(asked, version) and not isinstance(why, error.ConnectionDone):

@@ -52,6 +52,9 @@ class Connection(ClosingConnection):
     `data_received()` never raises.
     """
 
+    #: Bytes of Connection.StartOk.
+    login_size = 0
+
     #: What a message is made of: `message_class(channel, method, properties, body)`.
     message_class: type[Any]
 
@@ -298,6 +301,7 @@ class Connection(ClosingConnection):
 
     def _is_too_long(self, size: int) -> bool:
         """Whether the broker resets connections with a Connection.StartOk of this size."""
+        self.login_size = size
         version = self.rabbitmq_version
         too_long = version is not None and version < (4, 1) and size > LONGEST_LOGIN
         if too_long:

@@ -290,6 +290,22 @@ def test_a_long_login_is_sent_to_those_that_may_take_it(clock: Clock) -> None:
         peer.transport.lose(error.ConnectionDone())
 
 
+def test_a_login_that_is_too_long_for_any(clock: Clock) -> None:
+    """RabbitMQ 4.1 and later only close TCP, after 3 s: it read as a wrong password."""
+    endpoint = Endpoint(clock)
+    parameters = three_times()
+    parameters.credentials = pika.PlainCredentials("", "x" * 9000)
+    outcome = connect(clock, endpoint, parameters=parameters)
+    (peer,) = endpoint.peers
+    peer.read()
+    properties = {"product": "RabbitMQ", "version": "4.3.6"}
+    peer.send(0, spec.Connection.Start(0, 9, properties, "PLAIN", "en_US"))
+    peer.read()
+    peer.transport.lose(error.ConnectionLost())
+    why = outcome.failure(BrokerLimit)
+    assert "RabbitMQ takes 8,192 since 4.1" in str(why)
+
+
 def test_a_frame_max_that_the_broker_refuses(clock: Clock) -> None:
     endpoint = Endpoint(clock)
     parameters = pika.ConnectionParameters(frame_max=4096)
