@@ -29,6 +29,13 @@ def read_as_slots(message_class not None):
     for i in range(MESSAGE_ITEMS):
         descriptor = message_item(message_class, i)
         setattr(message_class, descriptor.__name__, descriptor)
+    set_message_slots(message_class, True)
+
+    def init_subclass(cls, **options):
+        set_message_slots(cls, False)  # Python has given it slots of its own
+        super(message_class, cls).__init_subclass__(**options)
+
+    message_class.__init_subclass__ = classmethod(init_subclass)
 
 
 cdef inline bint looks_like_message(object item) noexcept:

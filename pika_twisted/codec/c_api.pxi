@@ -41,6 +41,49 @@ cdef extern from *:
     };
     #define message_item(type, i) PyDescr_NewMember((PyTypeObject *)(type), &message_items[i])
 
+    /* The descriptors above read four items of any instance: one that tuple.__new__() makes shorter
+       has room for four as well, and NULL there is an AttributeError. */
+    static PyObject *message_alloc(PyTypeObject *type, Py_ssize_t items) {
+        PyObject *o = PyType_GenericAlloc(type, items < 4 ? 4 : items);
+        if (o != NULL && items < 4)
+            Py_SET_SIZE(o, items);
+        return o;
+    }
+
+    /* Of its own, so that `__class__` of a shorter tuple can't be set to such a class. */
+    static void message_free(void *o) {
+        PyObject_GC_Del(o);
+    }
+
+    /* The cyclic collector does not know method and properties: without a header of its own each
+       costs half as much. What they lead to belongs to the message as long as only that has them. */
+    static traverseproc light_traverse = NULL;
+    #define set_light_traverse(function) (light_traverse = (traverseproc)(function))
+
+    static int message_traverse(PyObject *o, visitproc visit, void *arg) {
+        Py_ssize_t i, items = PyTuple_GET_SIZE(o);
+        int result = PyTuple_Type.tp_traverse(o, visit, arg);
+        if (result)
+            return result;
+        Py_VISIT(Py_TYPE(o));
+        for (i = 1; i < items && i < 3; i++) {
+            PyObject *part = PyTuple_GET_ITEM(o, i);
+            if (part != NULL && Py_REFCNT(part) == 1 && !PyObject_IS_GC(part)) {
+                result = light_traverse(part, visit, arg);
+                if (result)
+                    return result;
+            }
+        }
+        return 0;
+    }
+
+    static void set_message_slots(PyObject *type, int is_root) {
+        ((PyTypeObject *)type)->tp_alloc = message_alloc;
+        ((PyTypeObject *)type)->tp_free = message_free;
+        if (is_root && ((PyTypeObject *)type)->tp_dictoffset == 0)
+            ((PyTypeObject *)type)->tp_traverse = message_traverse;  /* a subclass calls its base's */
+    }
+
     /* CPython 3.14 caches a tuple's hash; tuple's own constructor marks it as not known yet. */
     #if PY_VERSION_HEX >= 0x030E0000
       #define forget_hash(o) (((PyTupleObject *)(o))->ob_hash = -1)
@@ -73,6 +116,8 @@ cdef extern from *:
     PyObject** dict_slot(PyObject* o)
     void free_object(PyObject* o)
     object message_item(object type, int i)
+    void set_message_slots(object type, bint is_root)
+    void set_light_traverse(void* function)
     void forget_hash(object o)
     object text_or_bytes(const unsigned char* at, Py_ssize_t size)
     const bint HAS_GIL
@@ -109,3 +154,4 @@ cdef extern from "Python.h":
         get_attribute tp_getattro
     PyTypeObject* Py_TYPE(PyObject*)
     void PyType_Modified(PyTypeObject*)
+    bint PyObject_TypeCheck(PyObject*, PyTypeObject*)

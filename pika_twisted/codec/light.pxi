@@ -394,6 +394,29 @@ cdef void free_light(PyObject* this) noexcept:
     free_object(this)
 
 
+ctypedef int (*visitor)(PyObject*, void*) noexcept
+
+
+cdef int traverse_light(PyObject* this, visitor visit, void* argument) noexcept:
+    """Show the cyclic collector what a user may have put there."""
+    cdef PyObject** values
+    cdef int i, result = 0
+    if not PyObject_TypeCheck(this, <PyTypeObject*>_Light):
+        return 0
+    if dict_slot(this)[0] is not NULL:
+        result = visit(dict_slot(this)[0], argument)
+    if result == 0 and PyObject_TypeCheck(this, <PyTypeObject*>_RawProperties):
+        values = (<_RawProperties>this).values
+        if values is not NULL:
+            for i in range(PROPERTY_COUNT):
+                if result == 0 and values[i] is not NULL:
+                    result = visit(values[i], argument)
+    return result
+
+
+set_light_traverse(<void*>traverse_light)
+
+
 cdef void free_method(PyObject* this) noexcept:
     cdef int i
     for i in range(3):
