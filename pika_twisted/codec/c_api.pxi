@@ -25,7 +25,7 @@ cdef extern from *:
       #define free_object(o) Py_TYPE(o)->tp_free(o)
     #endif
 
-    /* Where an object keeps its instance dict; NULL there until somebody needs one. */
+    /* Where an object keeps its instance dict; NULL there until one is needed. */
     #define dict_slot(o) ((PyObject **)((char *)(o) + Py_TYPE(o)->tp_dictoffset))
 
     /* Descriptors of the items of a tuple's subclass, which the interpreter reads as it reads slots:

@@ -1,7 +1,7 @@
 # Content: a method, its header, its body, and what is known of the channel they come on.
 
 @cython.final
-cdef class Subscription:
+cdef class Route:
     """Where the messages of one consumer go."""
 
     cdef Backlog backlog
@@ -32,18 +32,18 @@ cdef class ChannelState:
     cdef list confirms            # where Basic.Ack and Nack go; None: they are returned
     cdef object confirms_token
     cdef uint64_t confirms_reported
-    cdef dict subscriptions       # consumer tag as bytes -> Subscription
-    cdef Subscription last_found
+    cdef dict subscriptions       # consumer tag as bytes -> Route
+    cdef Route last_found
     cdef bint forgotten
 
     cdef Awaited awaited
-    cdef Subscription subscription  # of the content; None: its frames are returned one by one
+    cdef Route route  # of the content; None: its frames are returned one by one
     cdef bint swallowed             # oversized: its body is read over
     cdef object method
     cdef object properties
-    cdef uint64_t last_tag          # of the latest message that a subscription got
+    cdef uint64_t last_tag          # of the latest message that a route got
     cdef uint64_t body_size, missing
-    cdef PyObject* body             # bytes in the making; nobody else holds them
+    cdef PyObject* body             # bytes in the making, with no other reference
     cdef Py_ssize_t filled, allocated
 
     # The previous message's, shared with the next one's where equal: 34 ns, and no memory. Properties
@@ -79,8 +79,8 @@ cdef class ChannelState:
         self.raw_properties = None
         return False
 
-    cdef Subscription find(self, octets tag, Py_ssize_t size):
-        cdef Subscription last = self.last_found
+    cdef Route find(self, octets tag, Py_ssize_t size):
+        cdef Route last = self.last_found
         if last is not None and same_octets(last.tag_octets, tag, size):
             return last
         last = self.subscriptions.get(PyBytes_FromStringAndSize(<const char*>tag, size))
@@ -126,7 +126,7 @@ cdef class ChannelState:
 
     cdef void end_content(self) noexcept:
         self.awaited = CONTENT_METHOD
-        self.subscription = None
+        self.route = None
         self.swallowed = False
         self.method = None
         self.properties = None

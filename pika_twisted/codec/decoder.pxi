@@ -41,7 +41,7 @@ cdef class FrameDecoder:
     cdef dict channels
     cdef int last_number             # a cache of one: most frames are of the channel of the last
     cdef ChannelState last_channel
-    cdef object token                # of the subscription that got messages; None: none did
+    cdef object token                # of the route that got messages; None: none did
     cdef list tokens                 # of the others that got some
     cdef uint64_t taken              # how often they were taken, and 1
 
@@ -166,7 +166,7 @@ cdef class FrameDecoder:
         """Deliver ``consumer_tag``'s messages of that channel to ``backlog``, whole."""
         cdef ChannelState state = self.channel_state(channel_number)
         cdef bytes tag = tag_octets(consumer_tag)
-        state.subscriptions[tag] = Subscription(backlog, channel, token, tag)
+        state.subscriptions[tag] = Route(backlog, channel, token, tag)
         state.last_found = None
 
     def unsubscribe(self, int channel_number, consumer_tag):
@@ -177,7 +177,7 @@ cdef class FrameDecoder:
             state.last_found = None
 
     def last_delivery_tag(self, int channel_number):
-        """The tag of the latest message that a subscription of that channel got; 0: none."""
+        """The tag of the latest message that a route of that channel got; 0: none."""
         cdef ChannelState state = self.channels.get(channel_number)
         return 0 if state is None else state.last_tag
 
@@ -512,12 +512,12 @@ cdef class FrameDecoder:
         """Deliver, GetOk or Return: the hot rows of METHOD_LAYOUTS."""
         cdef ChannelState state = self.check_sequence(index)
         cdef _ContentMethod method
-        cdef Subscription subscription = None
+        cdef Route route = None
         if state is None:
             state = self.channel_state(self.channel_number)
         if index == BASIC_DELIVER:
             method = <_ContentMethod>bare_light_object(Deliver, 0)
-            subscription = self.read_consumer_tag(state, method, cursor)
+            route = self.read_consumer_tag(state, method, cursor)
         elif index == BASIC_GET_OK:
             method = <_ContentMethod>bare_light_object(GetOk, 0)
         else:
@@ -535,21 +535,21 @@ cdef class FrameDecoder:
             method.number = load_u32(take(cursor, 4))
         state.awaited = CONTENT_HEADER
         state.method = method
-        state.subscription = subscription
-        if subscription is not None:
+        state.route = route
+        if route is not None:
             return None
         return self.method_frame(method)
 
-    cdef Subscription read_consumer_tag(self, ChannelState state, _ContentMethod method,
+    cdef Route read_consumer_tag(self, ChannelState state, _ContentMethod method,
                                         Cursor* cursor):
         cdef Py_ssize_t size = take(cursor, 1)[0]
         cdef octets at = take(cursor, size)
-        cdef Subscription subscription = state.find(at, size)
-        if subscription is None:
+        cdef Route route = state.find(at, size)
+        if route is None:
             set_text(method, 2, text_or_bytes(at, size))
         else:
-            set_text(method, 2, subscription.tag)
-        return subscription
+            set_text(method, 2, route.tag)
+        return route
 
     cdef object method_frame(self, method):
         result = self.new_frame(frame.Method)
@@ -588,7 +588,7 @@ cdef class FrameDecoder:
         properties = self.new_properties(
             state, payload + CONTENT_HEADER_SIZE, self.frame_size - CONTENT_HEADER_SIZE
         )
-        if state.subscription is None:
+        if state.route is None:
             if body_size == 0:
                 state.end_content()
             result = self.new_frame(frame.Header)
@@ -621,9 +621,9 @@ cdef class FrameDecoder:
 
     cdef object read_body_frame(self, octets payload):
         cdef ChannelState state = self.body_channel
-        cdef bint direct = state.subscription is not None or state.swallowed
+        cdef bint direct = state.route is not None or state.swallowed
         state.missing -= self.frame_size
-        if state.subscription is not None and not state.swallowed:
+        if state.route is not None and not state.swallowed:
             state.write_body(payload, self.frame_size)
         if state.missing == 0:
             self.finish(state)
@@ -637,7 +637,7 @@ cdef class FrameDecoder:
         """Whether the body frame that begins here is read as it comes; sets the step if so."""
         if self.frame_type != BODY_FRAME:
             return False
-        if self.body_channel.subscription is None and not self.body_channel.swallowed:
+        if self.body_channel.route is None and not self.body_channel.swallowed:
             return False
         self.payload_missing = self.frame_size
         self.step = BODY_PAYLOAD
@@ -668,17 +668,17 @@ cdef class FrameDecoder:
         return True
 
     cdef int finish(self, ChannelState state) except -1:
-        """A content is complete: hand it to its subscription, if it has one."""
-        cdef Subscription subscription = state.subscription
+        """A content is complete: hand it to its route, if it has one."""
+        cdef Route route = state.route
         cdef uint64_t delivery_tag
-        if subscription is not None and not state.swallowed:
+        if route is not None and not state.swallowed:
             delivery_tag = (<_ContentMethod>state.method).tag
-            subscription.backlog.push(new_message(
-                self.message_class, subscription.channel, state.method, state.properties,
+            route.backlog.push(new_message(
+                self.message_class, route.channel, state.method, state.properties,
                 state.take_body(),
             ))
             self.messages_direct += 1
             state.last_tag = delivery_tag
-            self.report(subscription.token, &subscription.reported)
+            self.report(route.token, &route.reported)
         state.end_content()
         return 0

@@ -85,7 +85,7 @@ cdef enum:
 
 cdef unsigned char[LONGEST_TABLE] last_table_octets
 cdef Py_ssize_t last_table_size = 0
-cdef PyObject* last_table = NULL  # a dict that nobody else has, or NULL: seen once, or not flat
+cdef PyObject* last_table = NULL  # a dict with no other reference; NULL: seen once, or not flat
 
 
 cdef dict repeated_table(Cursor* cursor, int max_nesting):

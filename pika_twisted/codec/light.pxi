@@ -81,7 +81,7 @@ cdef class _RawProperties(_Light):
         return PyBytes_FromStringAndSize(<const char*>own_octets(self), self.number)
 
     def __reduce__(self):
-        # Undecoded as long as nobody has looked: no decoding error can come of it.
+        # Undecoded until a property is read: pickling raises no decoding error.
         raw = self.raw
         looked = raw is None or self.values is not NULL or dict_slot(<PyObject*>self)[0] is not NULL
         fields = dict(own_dict(self)) if looked else None
@@ -385,7 +385,7 @@ for light_class in (Deliver, GetOk, Return, BasicProperties):
 # A class of C's may put functions of its own in the place of Cython's and Python's.
 #
 # Cython's deallocators put the current exception aside in each class of the hierarchy, and they
-# empty the instance dict, under the hands of whoever else holds it (vars(message.method), say).
+# empty the instance dict, to which a program may hold a reference (vars(message.method), say).
 # Without both a message costs 0.03 us less. In them ``this`` has no references left: a variable of
 # an object's type would take one, and free it again.
 

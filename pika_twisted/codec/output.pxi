@@ -29,7 +29,7 @@ cdef class OutputBuffer:
     #: How many writes of this turn of the reactor went out at the call.
     cdef public uint32_t writes
     #: Ledgers that hold acks back until the turn ends, and those that may hold them longer: until
-    #: anything is written. Whoever puts them there has them encode their acks first.
+    #: anything is written. The connection has them encode their acks first.
     cdef public list ledgers, delayed
     #: Where `write()` writes; None: nowhere.
     cdef public object transport
@@ -37,7 +37,7 @@ cdef class OutputBuffer:
     cdef readonly uint64_t frames
     cdef public uint64_t bytes_written, frames_written
     cdef Py_ssize_t largest_frame
-    cdef PyObject* octets          # bytes in the making, nobody else holds them; NULL: no room
+    cdef PyObject* octets          # bytes in the making, with no other reference; NULL: no room
     cdef Py_ssize_t used, size
     cdef uint64_t frames_taken
     cdef Py_ssize_t expected       # octets that go at a time, when it is many of them
@@ -222,26 +222,26 @@ cdef class ChannelEncoder:
 
     def ack(self, delivery_tag=0, multiple=False):
         """Basic.Ack."""
-        return self.settle(BASIC_ACK, delivery_tag, 1 if multiple else 0)
+        return self.tag_frame(BASIC_ACK, delivery_tag, 1 if multiple else 0)
 
     def basic_ack(self, delivery_tag=0, multiple=False):
         """All that the channel's method of this name does, unless there is a ledger."""
         if self.has_ledger:
             self.slow_ack(delivery_tag, multiple)
-        elif self.settle(BASIC_ACK, delivery_tag, 1 if multiple else 0):
+        elif self.tag_frame(BASIC_ACK, delivery_tag, 1 if multiple else 0):
             self.flush()
 
     def nack(self, delivery_tag=0, multiple=False, requeue=True):
         """Basic.Nack."""
-        return self.settle(
+        return self.tag_frame(
             BASIC_NACK, delivery_tag, (1 if multiple else 0) | (2 if requeue else 0)
         )
 
     def reject(self, delivery_tag, requeue=True):
         """Basic.Reject."""
-        return self.settle(BASIC_REJECT, delivery_tag, 1 if requeue else 0)
+        return self.tag_frame(BASIC_REJECT, delivery_tag, 1 if requeue else 0)
 
-    cdef object settle(self, uint32_t index, delivery_tag, int bits):
+    cdef object tag_frame(self, uint32_t index, delivery_tag, int bits):
         if not self.open:
             return True
         cdef uint64_t tag = delivery_tag_of(delivery_tag)

@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, freethreading_compatible=True
-"""Deferreds that are built when somebody looks.
+"""Deferreds that become stock ones when they are first looked at.
 
 Most Deferreds of a consumer or publisher are awaited, and nothing else. A stock one costs 0.4 us to
 make, fire and await when its value is there already, and 3 us when that comes later. These keep
@@ -85,7 +85,7 @@ cdef extern from *:
 
     /* Deferred.debug, where setDebugging() leaves its word. Asking the class looks through all of its
        bases, 300 of the 2,500 instructions of a publish; asking its own dict is 110. A class gets
-       another version when it changes, and has none (0) until somebody looks something up in it. */
+       another version when it changes, and has none (0) until something is looked up in it. */
     static int pt_debugging(PyTypeObject *deferred, PyObject *name) {
     #ifndef Py_GIL_DISABLED
         static unsigned int version = 0;
@@ -265,7 +265,7 @@ cdef int materialise(DeferredFields self) except -1:
     """Become the stock Deferred that this one stands for."""
     cdef State state = self.state
     if state == STOCK:
-        # Called by its class, which nobody does, it is stock and has the class still to come.
+        # Made by calling the class, it is a stock one whose class is still to be set.
         if pt_has_slot(self, <void *>lazy_getattr):
             PyObject_GenericSetAttr(self, "__class__", type(self)._stock_class)
         return 0
@@ -337,7 +337,7 @@ cdef class _Awaiter:
     def throw(self, kind, value=None, traceback=None):
         """End the wait: the Deferred has failed, or an asyncio task was cancelled.
 
-        Then a message that has come was handed out to nobody.
+        Then a message that has come was handed to no consumer.
         """
         if self.deferred._turns is not None:
             self.deferred.give_back()
@@ -540,12 +540,12 @@ cdef class Line:
     OrderedDict alone.
     """
 
-    #: The queue's, which has properties for the latter two: what nobody has taken yet; None, or the
+    #: The queue's, which has properties for the latter two: what was not taken yet; None, or the
     #: reason of the end; None, or how many may wait.
     cdef readonly object pending
     cdef public object closed, backlog
     cdef object popleft
-    cdef object oldest      # None: nobody waits
+    cdef object oldest      # None: none waits
     cdef Py_ssize_t wanted
     cdef object others
     cdef bint serving
@@ -597,7 +597,7 @@ cdef class Line:
         return 0
 
     def clear(self):
-        """Let nobody wait."""
+        """Remove all that wait."""
         self.oldest = None
         self.others.clear()
 
@@ -646,7 +646,7 @@ cdef class Line:
                 deferred = self.oldest
                 wanted = self.wanted
                 self.leave()
-                # Fired by somebody else: the message is for the next one.
+                # Fired from outside: the message is for the next one.
                 if is_waiting(deferred):
                     value = self.pending.popmany(wanted) if wanted > 0 else self.popleft()
                     if not fire(deferred, value):

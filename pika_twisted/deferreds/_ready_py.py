@@ -127,7 +127,7 @@ class Line:
         self._order.pop(deferred, None)
 
     def clear(self) -> None:
-        """Let nobody wait."""
+        """Remove all that wait."""
         self._order.clear()
 
     def get(self) -> Any:
@@ -166,7 +166,7 @@ class Line:
         try:
             while self._order and self.pending:
                 deferred, wanted = self._order.popitem(last=False)
-                # Fired by somebody else: the message is for the next one.
+                # Fired from outside: the message is for the next one.
                 if is_waiting(deferred):
                     value = self.pending.popmany(wanted) if wanted > 0 else self.pending.popleft()
                     self.fire(deferred, value)  # type: ignore[attr-defined]

@@ -95,7 +95,7 @@ class Turns(_ready.Line):  # pyright: ignore[reportGeneralTypeIssues]
             self._running = False
 
 
-# Each of the two kinds is a pair: what it is until somebody looks, and what it is from then on. The
+# Each of the two kinds is a pair: before and after it is first looked at. The
 # former come first: Twisted seeks the class of what is yielded to it in a list of all subclasses of
 # Deferred, in the order in which they were made, and each before it costs 100 instructions.
 

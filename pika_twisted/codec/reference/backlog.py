@@ -1,4 +1,4 @@
-"""The reference's queue of messages that nobody has taken yet."""
+"""The reference's queue of messages that wait."""
 
 from __future__ import annotations
 

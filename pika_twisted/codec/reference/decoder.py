@@ -79,7 +79,7 @@ def read_as_slots(message_class: type) -> None:
     """Nothing to do here: as quickly as a namedtuple's fields are read."""
 
 
-class _Subscription:
+class _Route:
     """Where the messages of one consumer go, or the confirms of one channel."""
 
     def __init__(self, backlog: Backlog | list[Any], channel: object, token: object) -> None:
@@ -92,9 +92,9 @@ class _Subscription:
 class _Content:
     """One content on its way in: its method has come, then its header, then its body."""
 
-    def __init__(self, method: Any, subscription: _Subscription | None) -> None:
+    def __init__(self, method: Any, route: _Route | None) -> None:
         self.method = method
-        self.subscription = subscription
+        self.route = route
         self.properties: BasicProperties | None = None
         self.missing: int | None = None  # body octets; None until the header has come
         self.blocks: list[bytes | bytearray] = []  # the body so far
@@ -156,9 +156,9 @@ class FrameDecoder:
         self._started = False
         self._failure: DecodeError | None = None
         self._contents: dict[int, _Content] = {}
-        self._confirms: dict[int, _Subscription] = {}
-        self._subscriptions: dict[tuple[int, bytes], _Subscription] = {}
-        self._ready: list[_Subscription] = []
+        self._confirms: dict[int, _Route] = {}
+        self._subscriptions: dict[tuple[int, bytes], _Route] = {}
+        self._ready: list[_Route] = []
         self._last_tags: dict[int, int] = {}
 
     @property
@@ -203,7 +203,7 @@ class FrameDecoder:
         token: object,
     ) -> None:
         key = (channel_number, _tag_octets(consumer_tag))
-        self._subscriptions[key] = _Subscription(backlog, channel, token)
+        self._subscriptions[key] = _Route(backlog, channel, token)
 
     def unsubscribe(self, channel_number: int, consumer_tag: str | bytes) -> None:
         self._subscriptions.pop((channel_number, _tag_octets(consumer_tag)), None)
@@ -213,13 +213,13 @@ class FrameDecoder:
     ) -> None:
         self._confirms.pop(channel_number, None)
         if confirms is not None:
-            self._confirms[channel_number] = _Subscription(confirms, None, token)
+            self._confirms[channel_number] = _Route(confirms, None, token)
 
     def take_ready(self) -> list[Any]:
         reported, self._ready = self._ready, []
-        for subscription in reported:
-            subscription.reported = False
-        return [subscription.token for subscription in reported]
+        for route in reported:
+            route.reported = False
+        return [route.token for route in reported]
 
     def last_delivery_tag(self, channel_number: int) -> int:
         return self._last_tags.get(channel_number, 0)
@@ -312,12 +312,12 @@ class FrameDecoder:
             self._deliver(self._confirms[channel_number], method)
             return None
         if isinstance(method, _CONTENT_METHODS):
-            subscription = None
+            route = None
             if isinstance(method, spec.Basic.Deliver):
                 key = (channel_number, _tag_octets(method.consumer_tag or ""))
-                subscription = self._subscriptions.get(key)
-            self._contents[channel_number] = _Content(method, subscription)
-            if subscription is not None:
+                route = self._subscriptions.get(key)
+            self._contents[channel_number] = _Content(method, route)
+            if route is not None:
                 return None
         return frame.Method(channel_number, method)
 
@@ -360,7 +360,7 @@ class FrameDecoder:
         properties = BasicProperties.from_raw(payload[_CONTENT_HEADER.size :], self.max_nesting)
         content.properties = properties
         self._finish_if_complete(channel_number, content)
-        if content.subscription is not None:
+        if content.route is not None:
             return None
         return frame.Header(channel_number, body_size, properties)
 
@@ -368,7 +368,7 @@ class FrameDecoder:
         content = self._contents[channel_number]
         assert content.missing is not None  # _check_announcement has seen to it
         content.missing -= len(payload)
-        direct = content.subscription is not None
+        direct = content.route is not None
         if direct and not content.swallowed:
             content.add(payload)
         self._finish_if_complete(channel_number, content)
@@ -378,25 +378,25 @@ class FrameDecoder:
         if content.missing != 0:
             return
         del self._contents[channel_number]
-        subscription = content.subscription
-        if subscription is None or content.swallowed:
+        route = content.route
+        if route is None or content.swallowed:
             return
         fields = (
-            subscription.channel,
+            route.channel,
             content.method,
             content.properties,
             b"".join(content.blocks),
         )
         # Not through message_class(...): as the compiled twin, which fills the tuple directly.
-        self._deliver(subscription, tuple.__new__(self._message_class, fields))
+        self._deliver(route, tuple.__new__(self._message_class, fields))
         self.messages_direct += 1
         self._last_tags[channel_number] = content.method.delivery_tag
 
-    def _deliver(self, subscription: _Subscription, item: Any) -> None:
-        subscription.backlog.append(item)
-        if not subscription.reported:
-            subscription.reported = True
-            self._ready.append(subscription)
+    def _deliver(self, route: _Route, item: Any) -> None:
+        route.backlog.append(item)
+        if not route.reported:
+            route.reported = True
+            self._ready.append(route)
 
 
 def _tag_octets(consumer_tag: str | bytes) -> bytes:
