@@ -12,12 +12,9 @@ from pika import frame
 from tests import differences
 from tests.support import feeding, shape, wire
 from tests.support.oracle import Oracle
+from tests.support.pika_versions import GONE
 
 EXAMPLES = {difference.name: difference for difference in differences.ALL}
-
-# No difference to pika 1.4 and later.
-#: From which release on pika decides alike.
-GONE_WITH = {"pika 1.3 integers and timestamps": "1.4", "float": "1.5"}
 
 
 def pika_trace(octets: bytes) -> list[Any]:
@@ -49,7 +46,7 @@ def test_pika_decides_otherwise(name: str) -> None:
     octets = EXAMPLES[name].example
     oracle = Oracle()
     expected = oracle.trace(octets)
-    if pika.__version__ >= GONE_WITH.get(name, "2"):
+    if name in GONE:
         assert pika_trace(octets) == expected
         assert not oracle.used
     else:
