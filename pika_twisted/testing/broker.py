@@ -90,7 +90,6 @@ class Broker:
         self.reply_addresses: dict[str, tuple[ServerChannel, str]] = {}
         self._random = random.Random(seed)
         self._refusals = PlannedRefusals()
-        self._refuses = False
         self._dirty: dict[ServerConnection, None] = {}
         self._calls: set[Any] = set()
         self._ports: list[Any] = []
@@ -290,7 +289,6 @@ class Broker:
         :param fields: only calls with these values of arguments
         """
         self._refusals.add(method, code, text, times, fields)
-        self._refuses = True
 
     def hold_confirms(self) -> None:
         """Confirm nothing until `release_confirms()`."""
@@ -361,7 +359,7 @@ class Broker:
 
     def refusal_of(self, method: Any) -> Refusal | None:
         """Return the refusal that a test has asked for, or None."""
-        return self._refusals.take(method) if self._refuses else None
+        return self._refusals.take(method)
 
     def on_connected(self, connection: ServerConnection) -> None:
         """A client has connected."""

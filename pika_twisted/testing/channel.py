@@ -290,13 +290,15 @@ def _tx_rollback(channel: ServerChannel, _method: Any) -> Any:
     return spec.Tx.RollbackOk()
 
 
-def _recover(channel: ServerChannel, method: Any) -> Any:
-    channel.consuming.recover(method.requeue)
-    return spec.Basic.RecoverOk()
+def _recover(channel: ServerChannel, method: Any) -> None:
+    channel.consuming.check_recover(method)
+    channel.send(spec.Basic.RecoverOk())  # before what is redelivered
+    channel.consuming.recover()
 
 
 def _recover_async(channel: ServerChannel, method: Any) -> None:
-    channel.consuming.recover(method.requeue)
+    channel.consuming.check_recover(method)
+    channel.consuming.recover()
 
 
 def _nothing(_channel: ServerChannel, _method: Any) -> None:

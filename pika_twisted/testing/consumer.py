@@ -63,3 +63,11 @@ class Consumer:
         if self.prefetch_count and self.unacked >= self.prefetch_count:
             return False
         return self.channel.has_room()
+
+
+def insert(consumers: list[Consumer], consumer: Consumer) -> None:
+    """Put a consumer behind all of its priority, before those of a lower one."""
+    index = len(consumers)
+    while index and consumers[index - 1].priority < consumer.priority:
+        index -= 1
+    consumers.insert(index, consumer)

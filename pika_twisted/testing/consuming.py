@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pika import spec
@@ -52,7 +53,7 @@ class Consuming:
             raise Refusal(540, f"prefetch_size!=0 ({method.prefetch_size})")
         if method.global_qos:
             self.global_prefetch_count = method.prefetch_count
-            self._dispatch(each.queue for each in self.consumers.values())
+            self._unblock(each.queue for each in self.consumers.values())
         else:
             self.prefetch_count = method.prefetch_count
         return spec.Basic.QosOk()
@@ -121,7 +122,7 @@ class Consuming:
         deliver = spec.Basic.Deliver(
             consumer.tag, tag, message.redelivered, message.exchange, message.routing_key
         )
-        properties = _delivered_properties(consumer.queue, message)
+        properties = _delivered_properties(consumer.queue, message, False)
         self.channel.send_content(deliver, properties, message.body)
 
     def get(self, method: Any) -> Any:
@@ -136,7 +137,7 @@ class Consuming:
         reply = spec.Basic.GetOk(
             tag, message.redelivered, message.exchange, message.routing_key, queue.message_count
         )
-        self.channel.send_content(reply, _delivered_properties(queue, message), message.body)
+        self.channel.send_content(reply, _delivered_properties(queue, message, True), message.body)
         return None
 
     def new_tag(self) -> int:
@@ -193,34 +194,52 @@ class Consuming:
 
     def _finish(self, taken: dict[int, Unacked], how: Ending, requeue: bool) -> None:
         outcome = ACKED if how is ACK else REQUEUED if requeue else REJECTED
-        requeued: dict[int, tuple[Queue | Stream, list[QueuedMessage]]] = {}
-        for queue, message, consumer in taken.values():
-            if consumer is not None:
-                consumer.unacked -= 1
-                self._in_flight -= 1
-            self.channel.broker.on_settled(queue, message, outcome)
-            if outcome == ACKED:
-                queue.settle(message)
-            elif outcome == REJECTED:
-                queue.reject(message, how)
-            else:
-                requeued.setdefault(id(queue), (queue, []))[1].append(message)
-        for queue, messages in requeued.values():
-            queue.requeue(messages, how)
-        queues = [each.queue for each in taken.values()]
+        groups: dict[Any, list[Unacked]] = {}
+        for tag, each in taken.items():
+            self.channel.broker.on_settled(each.queue, each.message, outcome)
+            groups.setdefault(_group(tag, each, how), []).append(each)
+        for key in sorted(groups):
+            self._finish_group(groups[key], how, outcome)
         if self.global_prefetch_count:
-            queues += [each.queue for each in self.consumers.values()]
-        self._dispatch(queues)
+            self._unblock(each.queue for each in self.consumers.values())
 
-    @staticmethod
-    def _dispatch(queues: Any) -> None:
-        for queue in dict.fromkeys(queues):
+    def _finish_group(self, group: list[Unacked], how: Ending, outcome: str) -> None:
+        """End deliveries that a queue is told of at once: they are of one queue, but when lost."""
+        for _queue, _message, consumer in group:
+            if consumer is not None:
+                # A consumer that has taken the tag of a cancelled one gets the room.
+                self.consumers.get(consumer.tag, consumer).unacked -= 1
+                self._in_flight -= 1
+        queues = dict.fromkeys(each.queue for each in group)
+        for queue in queues:
+            queue.unblock(self.channel)
+            messages = [each.message for each in group if each.queue is queue]
+            if outcome == REQUEUED:
+                queue.requeue(messages, how)
+                continue
+            for message in messages:
+                if outcome == ACKED:
+                    queue.settle(message)
+                else:
+                    queue.reject(message, how)
             queue.dispatch()
 
-    def recover(self, requeue: bool) -> None:
-        """Basic.Recover: requeue all deliveries without ack."""
-        if not requeue:
+    def _unblock(self, queues: Iterable[Queue | Stream]) -> None:
+        for queue in dict.fromkeys(queues):
+            queue.unblock(self.channel)
+            queue.dispatch()
+
+    @staticmethod
+    def check_recover(method: Any) -> None:
+        """Check Basic.Recover.
+
+        :raises Refusal: it wants all redelivered to the same consumers
+        """
+        if not method.requeue:
             raise Refusal(540, "requeue=false")
+
+    def recover(self) -> None:
+        """Basic.Recover: requeue all deliveries without ack."""
         taken, self.unacked = self.unacked, {}
         self._finish(taken, NACK, True)
 
@@ -252,7 +271,16 @@ class Consuming:
         direct_reply.end(self.channel)
 
 
-def _delivered_properties(queue: Queue | Stream, message: QueuedMessage) -> Any:
+def _group(tag: int, delivery: Unacked, how: Ending) -> tuple[str, int, int, str]:
+    """Return what tells apart deliveries that RabbitMQ ends one after the other, in its order."""
+    if how is LOST:
+        return "", 0, 0, ""
+    consumer = delivery.consumer
+    place = (0, tag, "") if consumer is None else (1, 0, consumer.tag)
+    return (delivery.queue.name, *place)
+
+
+def _delivered_properties(queue: Queue | Stream, message: QueuedMessage, got: bool) -> Any:
     """Return the properties that a consumer gets, with the headers of the queue's type."""
     if queue.type == CLASSIC:
         return message.properties
@@ -264,7 +292,7 @@ def _delivered_properties(queue: Queue | Stream, message: QueuedMessage) -> Any:
         if dialect.streams_have_delivery_mode:
             changes["delivery_mode"] = message.properties.delivery_mode or 1
     else:
-        if message.delivery_count or dialect.counts_from_zero:
+        if message.delivery_count or (got and dialect.counts_from_zero):
             headers["x-delivery-count"] = message.delivery_count
         if message.acquired_count and dialect.has_acquired_count:
             headers["x-acquired-count"] = message.acquired_count

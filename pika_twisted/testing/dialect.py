@@ -18,9 +18,11 @@ class Dialect:
     #: Basic.Reject does, and the end of a channel:
     #: https://github.com/rabbitmq/rabbitmq-server/discussions/18226
     nack_counts: bool
+    #: What a text about Basic.Get calls them.
+    quorum_name: str
     #: How many priorities quorum queues tell from each other.
     quorum_priorities: int
-    #: Whether x-delivery-count stands in a first delivery, too.
+    #: Whether x-delivery-count stands in a first delivery, too, where that is a Basic.GetOk.
     counts_from_zero: bool
     #: Whether quorum queues say x-acquired-count: how often a message came back in any way.
     has_acquired_count: bool
@@ -65,6 +67,7 @@ def dialect(version: str) -> Dialect:
         version,
         delivery_limit=20 if number >= (4, 0) else None,
         nack_counts=number < (4, 3),
+        quorum_name='<<"quorum">>' if number >= (4, 3) else "quorum",
         quorum_priorities=32 if number >= (4, 3) else 2 if number >= (4, 0) else 1,
         counts_from_zero=number < (4, 0),
         has_acquired_count=number >= (4, 3),

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pika_twisted.testing.arguments import QUORUM
-from pika_twisted.testing.consumer import Consumer
+from pika_twisted.testing.consumer import Consumer, insert
 from pika_twisted.testing.ending import LOST, NACK, REJECT, Ending
 from pika_twisted.testing.message import Message, QueuedMessage
 from pika_twisted.testing.ready import Ready, quorum_ready
-from pika_twisted.testing.refusal import in_exclusive_use
+from pika_twisted.testing.refusal import Refusal, in_exclusive_use
 
 if TYPE_CHECKING:
     from pika_twisted.testing.vhost import VirtualHost
@@ -40,7 +40,10 @@ class Queue:
         self.auto_delete = auto_delete
         self.owner = owner
         self.arguments = arguments = arguments or {}
-        self.consumers: list[Consumer] = []  # the next one to get a message is the first
+        self.consumers: list[Consumer] = []
+        #: Those that may have room, the next one first, and those that had none at their turn.
+        self._waiting: list[Consumer] = []
+        self._blocked: list[Consumer] = []
         self.paused = False
         self._dialect = vhost.broker.dialect
         self._active: Consumer | None = None  # with x-single-active-consumer
@@ -52,7 +55,6 @@ class Queue:
         self._got: set[int] = set()  # of a quorum queue: positions of what Basic.Get took
         self._unacked: dict[int, QueuedMessage] = {}
         self._next_position = 0
-        self._had_consumers = False
         self._dispatching = False
         self._expiry: Any = None
         self._unused: Any = None
@@ -113,7 +115,17 @@ class Queue:
         return True
 
     def get(self, no_ack: bool) -> QueuedMessage | None:
-        """Take the next message for Basic.Get."""
+        """Take the next message for Basic.Get.
+
+        :raises Refusal: from a quorum queue with a single active consumer
+        """
+        if self._single and self.type == QUORUM:
+            raise Refusal(
+                405,
+                f"cannot obtain access to locked queue '{self.name}' in vhost "
+                f"'{self.vhost.name}'. basic.get operations are not supported by "
+                f"{self._dialect.quorum_name} queues with single active consumer",
+            )
         self._drop_expired()
         self.touch()
         message = self._take(no_ack) if len(self._ready) else None
@@ -154,6 +166,8 @@ class Queue:
                 self._ready.append(message)
             else:
                 self._ready.put_back(message)
+        if self.type != QUORUM:
+            self._drop_surplus()
         self.dispatch()
         self._drop_surplus()
 
@@ -232,26 +246,21 @@ class Queue:
         :raises Refusal: there is an exclusive consumer, or this would be one beside others
         """
         taken = any(each.exclusive for each in self.consumers)
-        if taken or (consumer.exclusive and (self.consumers or self._single)):
+        refused = taken or (consumer.exclusive and (self.consumers or self._single))
+        if refused and self.type != QUORUM:  # which do not know exclusive consumers
             raise in_exclusive_use(self.vhost.name, self.name)
-        self._insert(consumer)
-        self._had_consumers = True
+        insert(self.consumers, consumer)
+        insert(self._waiting, consumer)
         self.touch()
         if self._single and self._active is None:
             self._active = consumer
-
-    def _insert(self, consumer: Consumer) -> None:
-        """Put a consumer behind all of its priority, before those of a lower one."""
-        index = len(self.consumers)
-        while index and self.consumers[index - 1].priority < consumer.priority:
-            index -= 1
-        self.consumers.insert(index, consumer)
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """End a subscription; an auto_delete queue goes with its last one."""
         if consumer not in self.consumers:
             return
         self.consumers.remove(consumer)
+        (self._waiting if consumer in self._waiting else self._blocked).remove(consumer)
         if consumer is self._active:
             self._active = self.consumers[0] if self.consumers else None
         self.touch()
@@ -287,15 +296,29 @@ class Queue:
         if self._single:
             active = self._active
             return active if active is not None and active.has_room() else None
-        for consumer in self.consumers:
+        while self._waiting:
+            consumer = self._waiting.pop(0)
             if consumer.has_room():
-                if len(self.consumers) > 1:
-                    self.consumers.remove(consumer)
-                    self._insert(consumer)
+                insert(self._waiting, consumer)
                 return consumer
+            self._blocked.append(consumer)
         return None
 
+    def unblock(self, channel: Any) -> None:
+        """Let consumers of a channel have their turn again, behind all others."""
+        for consumer in [each for each in self._blocked if each.channel is channel]:
+            if consumer.has_room():
+                self._blocked.remove(consumer)
+                insert(self._waiting, consumer)
+
     # The end
+
+    def forget_consumers(self) -> None:
+        """Forget all consumers: their connections are gone."""
+        self.consumers.clear()
+        self._waiting.clear()
+        self._blocked.clear()
+        self._active = None
 
     def end(self) -> None:
         """Stop timers and tell the consumers: the queue is gone."""
@@ -306,13 +329,14 @@ class Queue:
         self._ready.clear()
         self._unacked.clear()
         consumers, self.consumers = self.consumers, []
+        self._waiting.clear()
+        self._blocked.clear()
         for consumer in consumers:
             consumer.channel.cancel_notify(consumer)
 
     def restart(self) -> None:
         """Keep what a durable queue keeps over a restart of the broker."""
-        self.consumers.clear()
-        self._active = None
+        self.forget_consumers()
         kept = [each for each in (*self.unacked, *self._ready) if self._keeps(each)]
         for message in self.unacked:
             message.redelivered = True

@@ -144,6 +144,13 @@ class Stream:
         for consumer in consumers:
             consumer.channel.cancel_notify(consumer)
 
+    def unblock(self, channel: Any) -> None:
+        """Do nothing: each delivery looks who has room."""
+
+    def forget_consumers(self) -> None:
+        """Forget all consumers: their connections are gone."""
+        self.consumers.clear()
+
     def restart(self) -> None:
         """Keep everything over a restart of the broker."""
-        self.consumers.clear()
+        self.forget_consumers()

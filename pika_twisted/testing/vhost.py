@@ -321,7 +321,7 @@ class VirtualHost:
         """Forget what does not survive a restart of the broker."""
         for queue in list(self.queues.values()):
             if not queue.durable or queue.owner is not None:
-                queue.consumers.clear()
+                queue.forget_consumers()
                 self.delete_queue(queue)
             else:
                 queue.restart()

@@ -14,7 +14,7 @@ from tests.support.conformance import (  # noqa: F401 - they add scenarios
     routing,
 )
 from tests.support.conformance.client import Client
-from tests.support.conformance.sessions import session
+from tests.support.conformance.sessions import consuming_session, session
 from tests.support.conformance.world import SCENARIOS, AnyBroker, run
 
 FILE = Path(__file__).with_name("answers.json")
@@ -33,6 +33,11 @@ def ask(name: str, broker: AnyBroker) -> Any:
 def ask_session(seed: int, broker: AnyBroker) -> Any:
     """What a broker answers in a session of random calls."""
     return json.loads(json.dumps(run(f"session_{seed}", session(seed), broker)))
+
+
+def ask_consuming_session(seed: int, broker: AnyBroker) -> Any:
+    """What a broker answers in a session of random calls about consumers."""
+    return json.loads(json.dumps(run(f"consuming_{seed}", consuming_session(seed), broker)))
 
 
 def version_of(broker: AnyBroker) -> str:

@@ -193,6 +193,15 @@ STEPS: dict[str, Callable[[Callable[..., str]], list[Any]]] = {
         declare(q(), arguments={"x-single-active-consumer": True}),
         consume(q(), exclusive=True),
     ],
+    "quorum_consume_exclusive": lambda q: [
+        declare(q(), arguments=QUORUM),
+        consume(q()),
+        consume(q(), "u", exclusive=True),
+    ],
+    "quorum_get_single_active": lambda q: [
+        declare(q(), arguments={**QUORUM, "x-single-active-consumer": True}),
+        spec.Basic.Get(queue=q()),
+    ],
     "get_missing": lambda q: [spec.Basic.Get(queue=q())],
     "get_empty": lambda q: [declare(q()), spec.Basic.Get(queue=q())],
     "get_stream": lambda q: [declare(q(), arguments=STREAM), spec.Basic.Get(queue=q())],

@@ -196,3 +196,136 @@ class RandomSession:
 def session(seed: int, steps: int = 60) -> Any:
     """A scenario."""
     return lambda world: RandomSession(world, seed).run(steps)
+
+
+class ConsumingSession:
+    """Calls about the consumers of one classic queue, on two channels, each with all that comes."""
+
+    _calls = (
+        "consume",
+        "consume",
+        "cancel",
+        "publish",
+        "publish",
+        "publish",
+        "ack",
+        "ack",
+        "nack",
+        "reject",
+        "reopen",
+        "recover",
+        "qos",
+        "get",
+    )
+
+    def __init__(self, world: World, seed: int) -> None:
+        self._world = world
+        self._random = random.Random(seed)
+        self._client = world.client(channels=3)
+        self._tags: dict[int, list[int]] = {1: [], 2: []}
+        self._numbers = 0
+        self._seen: list[Any] = []
+        arguments: dict[str, Any] = self._random.choice(
+            [{}, {}, {"x-single-active-consumer": True}, {"x-max-length": 2}, {"x-max-priority": 2}]
+        )
+        self._client.ask(
+            3, spec.Queue.Declare(queue=world.name(), durable=True, arguments=arguments)
+        )
+        self._seen.append(arguments)
+
+    def run(self, steps: int) -> list[Any]:
+        """What was called, and what came."""
+        for _ in range(steps):
+            name = self._random.choice(self._calls)
+            channel = self._random.choice((1, 2))
+            getattr(self, f"_{name}")(channel)
+            came = self._client.rest(QUIET)
+            self._seen.append([name, channel, self._noted(came)])
+        return self._seen
+
+    def _noted(self, came: list[Any]) -> list[Any]:
+        """What came, channel by channel: between channels there is no order."""
+        for item in came:
+            if item == ["end"]:
+                raise AssertionError(f"the connection has ended: {came}")
+            if item[1] in ("Basic.Deliver", "Basic.GetOk"):
+                if item[2].get("consumer_tag", "").startswith("free"):
+                    continue
+                self._tags[item[0]].append(item[2]["delivery_tag"])
+            elif item[1] == "Channel.Close":
+                self._client.open_channel(item[0])
+                self._tags[item[0]].clear()
+        return sorted(came, key=lambda item: int(item[0]))
+
+    def _consume(self, channel: int) -> None:
+        self._numbers += 1
+        no_ack = self._random.random() < 0.1
+        tag = f"{'free' if no_ack else 'tag'}-{self._numbers % 4}-{channel}"
+        arguments = {"x-priority": 1} if self._random.random() < 0.2 else None
+        consume = spec.Basic.Consume(
+            queue=self._world.name(),
+            consumer_tag=tag,
+            no_ack=no_ack,
+            arguments=arguments,
+            exclusive=self._random.random() < 0.05,
+        )
+        # A tag that is taken would end the connection.
+        self._client.send(channel, spec.Basic.Cancel(tag))
+        self._client.rest(QUIET)
+        self._client.send(channel, consume)
+
+    def _cancel(self, channel: int) -> None:
+        self._client.send(channel, spec.Basic.Cancel(f"tag-{self._random.randrange(4)}-{channel}"))
+
+    def _publish(self, channel: int) -> None:
+        self._numbers += 1
+        priority = self._random.choice([None, 1, 7])
+        body = b"%d" % self._numbers
+        self._client.publish(3, "", self._world.name(), body, priority=priority)
+
+    def _taken(self, channel: int) -> int:
+        tags = self._tags[channel]
+        return tags.pop(self._random.randrange(len(tags))) if tags else 0
+
+    def _ack(self, channel: int) -> None:
+        tag = self._taken(channel)
+        if tag:
+            self._client.send(channel, spec.Basic.Ack(tag))
+
+    def _nack(self, channel: int) -> None:
+        tag = self._taken(channel)
+        if tag:
+            requeue = self._random.random() < 0.7
+            self._client.send(channel, spec.Basic.Nack(tag, False, requeue))
+
+    def _reject(self, channel: int) -> None:
+        tag = self._taken(channel)
+        if tag:
+            self._client.send(channel, spec.Basic.Reject(tag, self._random.random() < 0.7))
+
+    def _reopen(self, channel: int) -> None:
+        self._client.send(channel, spec.Channel.Close(200, "", 0, 0))
+        self._client.rest(QUIET)
+        self._client.send(channel, spec.Channel.Open())
+        self._tags[channel].clear()
+
+    def _recover(self, channel: int) -> None:
+        self._tags[channel].clear()
+        self._client.send(channel, spec.Basic.Recover(True))
+
+    def _qos(self, channel: int) -> None:
+        self._client.send(
+            channel, spec.Basic.Qos(prefetch_count=self._random.choice((0, 1, 1, 2, 3)))
+        )
+
+    def _get(self, channel: int) -> None:
+        self._client.send(channel, spec.Basic.Get(queue=self._world.name()))
+
+
+#: Seconds without a byte after which a step is over.
+QUIET = 0.5
+
+
+def consuming_session(seed: int, steps: int = 30) -> Any:
+    """A scenario."""
+    return lambda world: ConsumingSession(world, seed).run(steps)

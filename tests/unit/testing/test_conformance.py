@@ -21,5 +21,12 @@ def test_the_same_calls_have_the_same_answers(seed: int) -> None:
     assert len(first) > 60
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_same_consumers_get_the_same_messages(seed: int) -> None:
+    first, second = (answers.ask_consuming_session(seed, MemoryBroker("4.3")) for _ in range(2))
+    assert first == second
+    assert any("Basic.Deliver" in str(step) for step in first)
+
+
 def test_no_answers_are_kept_for_nothing() -> None:
     assert sorted(answers.kept()) == sorted(answers.names())
