@@ -273,7 +273,7 @@ def check_copies(read: Any, fields: shape.Shape) -> None:
 
 
 def check_sending(codec: Any, read: Any, fields: shape.Shape) -> None:
-    """What was received and is published again leaves as pika writes it, or is refused."""
+    """What was received and is published again leaves as pika writes it, where pika does."""
     if shape.UNDECODABLE in fields:
         return
     output = codec.OutputBuffer()
@@ -286,10 +286,11 @@ def check_sending(codec: Any, read: Any, fields: shape.Shape) -> None:
         (_, ours) = wire.split_frames(output.take())
     except Exception:
         ours = None
-    if PIKA_KEEPS_LONG:
+    if pikas is None:
+        return  # before 1.5 pika refuses floats, which it reads as well
+    assert ours is not None
+    if PIKA_KEEPS_LONG:  # else it sends 64-bit integers as 32-bit ones where they fit
         assert ours == pikas
-    else:  # pika sends 64-bit integers as 32-bit ones where they fit
-        assert (ours is None) == (pikas is None)
 
 
 def plain_copy(read: Any) -> spec.BasicProperties:
