@@ -15,6 +15,9 @@ from .pika_state import private_names as _private_names  # noqa: F401  # and wha
 from pika_twisted.channel.channel import TwistedChannel
 from pika_twisted.channel.queue import ClosableDeferredQueue, ReceivedMessage
 from pika_twisted.connecting.connect import connect
+from pika_twisted.consuming.delay_queue import DelayQueue, declare_delay_queue
+from pika_twisted.consuming.giving_up import DeadLetter
+from pika_twisted.consuming.handlers import Handling, consume
 from pika_twisted.recovery.channel import RecoveringChannel
 from pika_twisted.recovery.service import RecoveringService
 from pika_twisted.transport.read_gate import WaterMarks
@@ -31,7 +34,6 @@ from .exceptions import (
     PublishTimeout,
     TLSFailed,
 )
-from .handlers import Handling, consume
 from .protocol import TwistedProtocolConnection
 from .publisher import Publisher
 from .stats import ConnectionStats, ServiceStats
@@ -45,6 +47,8 @@ __all__ = [
     "ConnectionRefused",
     "ConnectionStats",
     "ConnectionTimedOut",
+    "DeadLetter",
+    "DelayQueue",
     "Handling",
     "HostNotFound",
     "NotConnected",
@@ -62,5 +66,6 @@ __all__ = [
     "__version__",
     "connect",
     "consume",
+    "declare_delay_queue",
     "install",
 ]

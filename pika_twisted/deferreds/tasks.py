@@ -7,7 +7,7 @@ A task takes what its coroutine yields for a Future when that has the attribute
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer
@@ -108,3 +108,51 @@ class MessageFuture(asyncio.Future):  # type: ignore[type-arg]
         return self.result()
 
     __iter__ = __await__
+
+
+async def in_task(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that awaits what asyncio knows, and any Deferred, in the present task."""
+    return await _Adapter(coroutine)
+
+
+class _Adapter:
+    """What a task awaits in the place of a coroutine that awaits Deferreds."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step: Callable[[Any], Any] = self._coroutine.send
+        value: Any = None
+        while True:
+            try:
+                awaited = step(value)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                if isinstance(awaited, defer.Deferred) and not isinstance(awaited, TaskAwaitable):
+                    yield from _until_fired(awaited)
+                else:
+                    yield awaited
+            except BaseException as error:
+                step, value = self._coroutine.throw, error
+            else:
+                step, value = self._coroutine.send, None
+
+
+def _until_fired(deferred: defer.Deferred[Any]) -> Generator[Any, Any, None]:
+    """Let the present task wait for a Deferred; it keeps its result for its own `await`."""
+    fired = asyncio.get_running_loop().create_future()
+
+    def fire(result: Any) -> Any:
+        if not fired.done():
+            fired.set_result(None)
+        return result
+
+    deferred.addBoth(fire)
+    try:
+        yield from fired
+    except BaseException:
+        deferred.addErrback(lambda failure: failure.trap(defer.CancelledError))
+        deferred.cancel()
+        raise

@@ -17,9 +17,9 @@ from pika_twisted._reasons import fresh_exception
 from pika_twisted.channel.queue import ReceivedMessage
 from pika_twisted.connecting import connect as connecting
 from pika_twisted.connecting.targets import places
+from pika_twisted.consuming.handlers import Handling, consume
 from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.exceptions import NotConnected
-from pika_twisted.handlers import Handling, consume
 from pika_twisted.protocol import TwistedProtocolConnection
 from pika_twisted.publisher import Publisher
 from pika_twisted.transport.read_gate import WaterMarks

@@ -10,7 +10,7 @@ from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.stats import ConnectionStats, ServiceStats
 
 if TYPE_CHECKING:
-    from pika_twisted.handlers import Handling
+    from pika_twisted.consuming.handlers import Handling
     from pika_twisted.publisher import Publisher
 
 

@@ -13,7 +13,7 @@ import pytest
 from pika import exceptions, spec
 from twisted.internet import defer
 
-from pika_twisted.handlers import consume
+from pika_twisted.consuming.handlers import consume
 from tests.support import wire
 from tests.support.outcome import TwistedLog, call, watch
 from tests.support.session import OURS, Session

@@ -1,9 +1,10 @@
 """`consume()`: run a handler for each message of a queue, so many at a time.
 
-A message is acknowledged when its handler has returned. When it raises, the message goes back into
-its queue after a pause that doubles while the handler keeps failing, so nothing is lost and nothing
-spins; or it is dead-lettered, by choice. With one handler at a time the order is kept: a message
-whose handler failed stays here, and is handled again after the pause.
+A message is acknowledged when its handler has returned. One whose handler has failed goes back into
+its queue after a pause, to be tried again; the queue's own delivery limit counts, nothing is lost
+and nothing spins. While handlers keep failing the pauses grow, and hold up the next messages, too:
+that spares a queue whose handlers all fail, for a database is down. A message that fails again and
+again while others are handled waits by itself, and they go on.
 """
 
 from __future__ import annotations
@@ -12,30 +13,28 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from inspect import iscoroutine
 from typing import Any
 
 from pika import exceptions as pika_exceptions
 from twisted.internet import defer
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from pika_twisted import _instruments
+from pika_twisted._arguments import check_seconds, check_whole
 from pika_twisted.channel.queue import ReceivedMessage
 from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.deferreds.waiters import Waiters
-from pika_twisted.exceptions import AlreadySettled
 
-from . import _instruments
-from ._arguments import check_seconds, check_whole
+from .attempts import Delay, back_off
+from .calling import call
+from .delay_queue import DelayQueue
+from .failures import FAILURES, Failures, Policy, settle
+from .giving_up import REJECT, DeadLetter, GiveUp
 
 LOGGER = logging.getLogger("pika_twisted")
 
 REQUEUE = "requeue"
 DEAD_LETTER = "dead-letter"
-
-#: Seconds before a message whose handler failed goes back: the first time, and at most.
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 30.0
 
 #: Seconds that handlers have for cleaning up when `stop()` has cancelled them at its deadline.
 LAST_RESPITE = 1.0
@@ -57,7 +56,7 @@ class Handling:
         handler: Callable[[ReceivedMessage], Any],
         *,
         concurrency: int,
-        on_error: str,
+        policy: Policy,
         timeout: float | None,
         around: Callable[[ReceivedMessage], AbstractContextManager[Any]],
         reactor: Any,
@@ -72,15 +71,13 @@ class Handling:
         self.failed = 0
         self._handler = handler
         self._concurrency = concurrency
-        self._on_error = on_error
+        self._failures = Failures(policy, reactor, self._may_stay)
         self._timeout = timeout
         self._around = around
         self._reactor = reactor
         self._subscription = subscription
         self._messages: Any = None
-        self._failures = 0  # in a row
         self._workers = OrderedSet()
-        self._pauses = OrderedSet()
         self._stopping = False
         self._hurried = False
         self._waiters = Waiters()
@@ -88,6 +85,11 @@ class Handling:
 
     def __repr__(self) -> str:
         return f"<Handling of {self.queue!r}: {self.handled} handled, {self.failed} failed>"
+
+    @property
+    def given_up(self) -> int:
+        """How many messages were given up after `max_attempts`."""
+        return self._failures.given_up
 
     @property
     def running(self) -> bool:
@@ -120,7 +122,7 @@ class Handling:
         self.when_stopped().addBoth(lambda _: done.callback(None))
         if self.running:
             self._stopping = True
-            self._cut_pauses()
+            self._failures.stop()
             self._cancel_consumer().addBoth(self._let_finish)
         if deadline is not None and self._ended is None:
             for wait, then in ((deadline, self._hurry), (deadline + LAST_RESPITE, self._give_up)):
@@ -133,7 +135,7 @@ class Handling:
         self._messages, self.consumer_tag = await self.channel.basic_consume(
             self.queue, **self._subscription
         )
-        self.channel.add_on_close_callback(self._cut_pauses)
+        self.channel.add_on_close_callback(self._on_channel_closed)
         for _ in range(self._concurrency):
             worker = defer.Deferred.fromCoroutine(self._work())
             self._workers.add(worker)
@@ -144,87 +146,42 @@ class Handling:
         while not self._stopping:
             message = await self._messages.get()
             if self._stopping:
-                _settle(message.nack)
+                settle(message.nack)
                 return
             if await self._handle(message):
-                self._failures = 0
                 self.handled += 1
+                self._failures.handled(message)
 
     async def _handle(self, message: ReceivedMessage) -> bool:
-        """Whether the handler did its work; settled is the message in any case."""
+        """Handle and settle a message. Return whether the handler did its work."""
         message.channel._is_settled(message)  # asked before the handler may settle it
         while True:
             try:
                 with self._around(message):
-                    await self._call(message)
-            except (Exception, asyncio.CancelledError) as error:
+                    await call(self._handler, message, self._timeout, self._reactor)
+            except FAILURES as error:
                 if self._hurried and isinstance(error, _CANCELLED):
-                    LOGGER.warning("Handler of %r was cut off at the deadline", self.queue)
-                    _settle(message.nack)
+                    LOGGER.warning(
+                        "%s was cut off at the deadline", self._failures.describe(message)
+                    )
+                    settle(message.nack)
                     return False
-                if not await self._on_failed(message):
+                self.failed += 1
+                if not await self._failures.failed(message, error):
                     return False
             else:
-                _settle(message.ack)
+                settle(message.ack)
                 return True
 
-    async def _call(self, message: ReceivedMessage) -> None:
-        result = self._handler(message)
-        if result is not None and asyncio.isfuture(result):
-            result = defer.Deferred.fromFuture(result)
-        elif iscoroutine(result):
-            if self._timeout is None:
-                await result
-                return
-            result = defer.Deferred.fromCoroutine(result)
-        if isinstance(result, defer.Deferred):
-            if self._timeout is not None:
-                result.addTimeout(self._timeout, self._reactor)
-            await result
-
-    # What becomes of a message whose handler failed
-
-    async def _on_failed(self, message: ReceivedMessage) -> bool:
-        """Give the message back or away; whether the handler is to be called again instead."""
-        self.failed += 1
-        self._failures += 1
-        if self._on_error == DEAD_LETTER:
-            LOGGER.exception("Handler of %r failed; the message is dead-lettered", self.queue)
-            _settle(message.nack, False)
-            return False
-        pause = min(FIRST_PAUSE * 2 ** min(self._failures - 1, 20), LONGEST_PAUSE)
-        LOGGER.exception("Handler of %r failed; again in %.1f s", self.queue, pause)
-        await self._pause(pause)
-        alive = message.channel.is_open
-        if message.channel._is_settled(message):  # by the handler, before it failed
-            return False
-        # Only here does a message keep its place: a quorum queue puts what it gets back at its end
-        # (without a delivery limit), and a stream takes nothing back. A service goes on behind what
-        # a stream has handed out, so that comes again on no other channel.
-        if self.running and _is_of_stream(message) and (alive or self._messages.closed is None):
-            return True
-        if self.running and alive and self._concurrency == 1:
-            return True
-        _settle(message.nack)
-        return False
-
-    async def _pause(self, seconds: float) -> None:
-        if self._stopping:
-            return
-        pause: defer.Deferred[None] = deferLater(self._reactor, seconds)
-        self._pauses.add(pause)
-        try:
-            await pause
-        except defer.CancelledError:  # stopping, or the channel is gone
-            pass
-        finally:
-            self._pauses.discard(pause)
-
-    def _cut_pauses(self, *_: Any) -> None:
-        for pause in list(self._pauses):
-            pause.cancel()
+    def _may_stay(self, message: ReceivedMessage, streamed: bool) -> bool:
+        # A service goes on behind what a stream has handed out: that comes again on no channel.
+        alive = message.channel.is_open or (streamed and self._messages.closed is None)
+        return self.running and alive
 
     # The end
+
+    def _on_channel_closed(self, _channel: Any, _reason: BaseException) -> None:
+        self._failures.cut_short()
 
     def _cancel_consumer(self) -> Any:
         return self.channel.basic_cancel(self.consumer_tag)
@@ -237,7 +194,7 @@ class Handling:
         """What none has begun goes back into its queue."""
         if self._messages is not None:
             for message in self._messages.drain():
-                _settle(message.nack)
+                settle(message.nack)
 
     def _hurry(self) -> None:
         self._hurried = True
@@ -267,6 +224,8 @@ class Handling:
         if self._workers or self._ended is not None:
             return
         self._ended = (None if self._stopping else why,)
+        self.channel.remove_on_close_callback(self._on_channel_closed)
+        self._failures.stop()
         if self.channel.is_open:  # the broker cancelled the consumer: it still counts them as ours
             self._give_back()
         self._tell(*self._ended)
@@ -286,6 +245,9 @@ def consume(
     concurrency: int = 1,
     prefetch_count: int | None = None,
     on_error: str = REQUEUE,
+    max_attempts: int | None = None,
+    retry_delay: float | Delay | DelayQueue | None = None,
+    on_give_up: str | GiveUp | None = None,
     timeout: float | None = None,
     around: Callable[[ReceivedMessage], AbstractContextManager[Any]] = nullcontext,
     exclusive: bool = False,
@@ -296,18 +258,38 @@ def consume(
     """Run `handler(message)` for each message of a queue, at most `concurrency` at a time.
 
     The handler may settle the message itself; else it is acknowledged once the handler is done.
-    With a concurrency of 1 the order of the queue is kept: when the handler fails it is called with
-    the same message again after the pause, instead of requeueing it behind others.
+    When it fails the message goes back into its queue after a pause, for the next attempt. With a
+    concurrency of 1 the order of the queue is kept as long as the handler works within three
+    attempts: those are made here, before the next message. What is flagged as delivered before
+    goes back at once.
+
+    Without `max_attempts` a message is tried until it is handled, or the queue's delivery limit
+    (`x-delivery-limit`, 20 by default on quorum queues of RabbitMQ 4) ends it; messages of a stream
+    are skipped after 20 attempts. The documentation says how attempts are counted.
 
     :param channel: a TwistedChannel, or a service's; no other consumer should be on it
-    :param handler: an `async def`, a function that returns a Deferred (inlineCallbacks) or, with
-        Twisted's asyncio reactor, a Future, or a plain function
+    :param queue: the queue's name; "" for the one declared last on the channel
+    :param handler: an `async def`, a function that returns a Deferred (inlineCallbacks), a Future
+        or anything else that can be awaited, or a plain function. With Twisted's asyncio reactor an
+        `async def` runs in a task of its own, and awaits asyncio's things and Deferreds
+    :param concurrency: how many messages are handled at a time, 1 or more
     :param prefetch_count: how many messages may wait here; by default twice the concurrency, at
         least 20
-    :param on_error: "requeue", after a pause of 0.1 s that doubles to 30 s while handlers keep
-        failing; or "dead-letter"
+    :param on_error: "requeue", to try again; or "dead-letter", to reject the message at its first
+        failure: its queue's dead-letter exchange gets it, and without one it is dropped
+    :param max_attempts: give a message up after so many attempts; None for no limit here
+    :param retry_delay: seconds before a message goes back, or a function that returns them for the
+        number of failed attempts, or what `declare_delay_queue()` fired with; None for 0.1 s that
+        double up to 30 s
+    :param on_give_up: what becomes of a message after `max_attempts`: "reject", a `DeadLetter`, or
+        a function that is called with the message and the error and may be asynchronous, after
+        which the message is acknowledged. None: the delay queue's dead-letter queue, else "reject"
     :param timeout: seconds that a handler may take; then it is cancelled, and has failed
     :param around: gives a context manager around the handling of each message (for tracing, say)
+    :param exclusive: whether the queue may have no other consumer
+    :param consumer_tag: the consumer's name; None to have one made up
+    :param arguments: of the consumer, `{"x-priority": 5}` say
+    :param reactor: for pauses and time-outs; the default reactor when None
     :returns: a Deferred that fires with a `Handling` once the broker has agreed. It fails with a
         ChannelClosed when it refuses, with TypeError or ValueError for arguments that make no
         sense.
@@ -322,12 +304,11 @@ def consume(
             prefetch_count = max(2 * concurrency, 20)
         check_whole(prefetch_count=prefetch_count)
         check_seconds(timeout=timeout)
+        _check_retries(on_error, max_attempts, retry_delay, on_give_up)
     except (TypeError, ValueError):
         return defer.fail()
     if concurrency < 1 or prefetch_count < concurrency:
         return defer.fail(ValueError("concurrency is at least 1, prefetch_count at least that"))
-    if on_error not in (REQUEUE, DEAD_LETTER):
-        return defer.fail(ValueError(f'on_error is "requeue" or "dead-letter", not {on_error!r}'))
     if reactor is None:
         from twisted.internet import reactor
     handling = Handling(
@@ -335,7 +316,16 @@ def consume(
         queue,
         handler,
         concurrency=concurrency,
-        on_error=on_error,
+        policy=Policy(
+            queue,
+            rejects=on_error == DEAD_LETTER,
+            max_attempts=max_attempts,
+            retry_delay=_as_delay(retry_delay),
+            on_give_up=on_give_up or _default_end(retry_delay),
+            timeout=timeout,
+            in_place=concurrency == 1,
+            most_parked=prefetch_count // 2,
+        ),
         timeout=timeout,
         around=_instruments.around(queue, around),
         reactor=reactor,
@@ -354,23 +344,35 @@ def consume(
     return defer.Deferred.fromCoroutine(start())
 
 
-def _settle(settle: Callable[..., None], *arguments: Any) -> None:
-    """Settle a message unless the handler did, or its channel is gone (it comes again then)."""
-    try:
-        settle(*arguments)
-    except AlreadySettled:
-        pass
-    except pika_exceptions.ChannelWrongStateError as error:
-        LOGGER.info("A message could not be settled and will be delivered again: %s", error)
-
-
 def _stop_timer(_result: Any, timer: Any) -> None:
     if timer.active():
         timer.cancel()
 
 
-def _is_of_stream(message: ReceivedMessage) -> bool:
-    try:
-        return "x-stream-offset" in (message.properties.headers or ())
-    except pika_exceptions.AMQPError:  # headers that can't be decoded
-        return False
+def _check_retries(on_error: Any, max_attempts: Any, retry_delay: Any, on_give_up: Any) -> None:
+    """TypeError or ValueError for what says nothing about the next attempt, or the last."""
+    if on_error not in (REQUEUE, DEAD_LETTER):
+        raise ValueError(f'on_error is "requeue" or "dead-letter", not {on_error!r}')
+    if max_attempts is not None:
+        check_whole(max_attempts=max_attempts)
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts is at least 1, not {max_attempts}")
+    if not isinstance(retry_delay, DelayQueue) and not callable(retry_delay):
+        check_seconds(retry_delay=retry_delay)
+    if on_give_up is None or on_give_up == REJECT or isinstance(on_give_up, DeadLetter):
+        return
+    if not callable(on_give_up):
+        raise TypeError(f'on_give_up is "reject", a DeadLetter or a function, not {on_give_up!r}')
+
+
+def _as_delay(retry_delay: float | Delay | DelayQueue | None) -> Delay | DelayQueue:
+    if retry_delay is None:
+        return back_off
+    if isinstance(retry_delay, DelayQueue) or callable(retry_delay):
+        return retry_delay
+    seconds = float(retry_delay)
+    return lambda _attempt: seconds
+
+
+def _default_end(retry_delay: Any) -> str | DeadLetter:
+    return retry_delay.dead_letter if isinstance(retry_delay, DelayQueue) else REJECT
