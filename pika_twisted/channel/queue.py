@@ -22,6 +22,9 @@ _ONE = 0
 _NEXT = -1
 
 
+#: So many bytes of a body are printed.
+_SHOWN = 100
+
 if TYPE_CHECKING:
     from typing import Generic, NamedTuple
 
@@ -59,6 +62,17 @@ class ReceivedMessage(_Fields[Method]):
     """
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        """As a namedtuple's, with at most 100 bytes of the body."""
+        channel, method, properties, body = self
+        shown, size = repr(body), len(body) if isinstance(body, bytes) else 0
+        if size > _SHOWN:
+            shown = f"{body[:_SHOWN]!r}... ({size} bytes)"
+        return (
+            f"{type(self).__name__}(channel={channel!r}, method={method!r}, "
+            f"properties={properties!r}, body={shown})"
+        )
 
     def ack(self) -> None:
         """Acknowledge this message."""
@@ -191,6 +205,13 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         self._deliverable = True
         self._ended = False
         super().__init__(size, backlog)
+
+    def __repr__(self) -> str:
+        state = "open" if self.closed is None else f"closed: {self.closed}"
+        return (
+            f"<{type(self).__name__}: {len(self.pending)} pending, {len(self._turns)} waiting, "
+            f"{state}>"
+        )
 
     @property
     def size(self) -> int | None:

@@ -46,12 +46,15 @@ class Watched:
 
     async def ask(self, call: Callable[[], Any]) -> Any:
         """Make a call, after which the transport reads at once, and wait for its answer."""
+
+        def answered(result: Any) -> Any:
+            self.asking -= 1  # not when the handler goes on: asyncio's tasks do so a turn later
+            return result
+
         self.asking += 1
         waiting = call()
         check(not self.paused, "the call was made, and its answer is not read")
-        result = await waiting
-        self.asking -= 1
-        return result
+        return await waiting.addBoth(answered)
 
 
 @scenario(

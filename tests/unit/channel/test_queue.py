@@ -896,3 +896,23 @@ def test_a_queue_that_bounds_those_who_wait() -> None:
             waiting()
     queue.put("message")
     assert first.result() == "message"
+
+
+# What is printed
+
+
+def test_a_message_prints_100_bytes_of_its_body(module: Any) -> None:
+    message = module.ReceivedMessage("channel", "method", "properties", b"x" * 100)
+    fields = "channel='channel', method='method', properties='properties'"
+    assert repr(message) == f"ReceivedMessage({fields}, body={b'x' * 100!r})"
+    longer = module.ReceivedMessage(None, None, None, b"x" * 100 + b"y" * 5_000)
+    assert repr(longer).endswith(f"body={b'x' * 100!r}... (5100 bytes))")
+    assert len(repr([longer])) < 250
+
+
+def test_a_queue_prints_its_state(module: Any) -> None:
+    queue = module.ClosableDeferredQueue()
+    assert repr(queue) == "<ClosableDeferredQueue: 0 pending, 0 waiting, open>"
+    queue.put(1)
+    queue.close(LookupError("the end"))
+    assert repr(queue) == "<ClosableDeferredQueue: 1 pending, 0 waiting, closed: the end>"
