@@ -87,11 +87,18 @@ class ReceivedMessage(_Fields[Method]):
             channel._channel.flush()
 
     def nack(self, requeue: bool = True) -> None:
-        """Refuse this message: back into its queue, or dropped or dead-lettered."""
+        """Refuse this message: back into its queue, or dropped or dead-lettered.
+
+        With `requeue` quorum queues of RabbitMQ 4.3 take it for not processed: it does not count in
+        their delivery limit.
+        """
         self[0]._settle("nack", self, False, requeue)
 
     def reject(self, requeue: bool = True) -> None:
-        """Refuse this message, as AMQP 0-9-1 has it; RabbitMQ makes no difference to `nack()`."""
+        """Refuse this message: back into its queue, or dropped or dead-lettered.
+
+        With `requeue` it counts in the delivery limit of a quorum queue.
+        """
         self[0]._settle("reject", self, requeue)
 
     @property

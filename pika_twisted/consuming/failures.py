@@ -52,6 +52,9 @@ class Policy:
 class Failures:
     """Failed messages of one consumer.
 
+    They are given back with Basic.Reject, which counts in a delivery limit; for quorum queues of
+    RabbitMQ 4.3 Basic.Nack gives back what was not tried.
+
     :param policy: what to do
     :param reactor: for pauses
     :param may_stay: returns whether a message, of a stream or not, may be handled here again
@@ -88,7 +91,7 @@ class Failures:
         parked, self._parked = self._parked, {}
         for timer, message in parked.items():
             timer.cancel()
-            settle(message.nack)
+            settle(message.reject)
 
     def describe(self, message: ReceivedMessage) -> str:
         """Return what a log says of a message, without its body."""
@@ -105,7 +108,7 @@ class Failures:
         attempt = self._attempts.fail(message)
         if policy.rejects:
             self._log_failure(message, attempt, error, REJECTED)
-            settle(message.nack, False)
+            settle(message.reject, False)
             return False
         streamed = is_of_stream(message.properties)
         most = policy.max_attempts or (TRIES_OF_STREAM if streamed else None)
@@ -116,7 +119,7 @@ class Failures:
             seconds = policy.retry_delay.delay
             waits = f"it comes again in {seconds:g} s, out of the delay queue"
             self._log_failure(message, attempt, error, waits)
-            settle(message.nack, False)
+            settle(message.reject, False)
             return False
         return await self._try_later(message, attempt, error, self._delay_after(attempt))
 
@@ -152,7 +155,7 @@ class Failures:
         if delay > held and not self._stopped and len(self._parked) < self._policy.most_parked:
             self._park(message, delay - held)
         else:
-            settle(message.nack)
+            settle(message.reject)
         return False
 
     def _log_failure(
@@ -191,12 +194,12 @@ class Failures:
                 exc_info=why,
             )
             await self._pause(delay)
-            settle(message.nack)
+            settle(message.reject)
             return
         self.given_up += 1
         self._attempts.forget(message)
         if how == REJECT and not streamed:
-            settle(message.nack, False)
+            settle(message.reject, False)
         else:
             settle(message.ack)
 
@@ -205,7 +208,7 @@ class Failures:
 
         def over() -> None:
             del self._parked[timer]
-            settle(message.nack)
+            settle(message.reject)
 
         timer = self._reactor.callLater(seconds, over)
         self._parked[timer] = message

@@ -59,7 +59,7 @@ def settled(session: Session) -> list[tuple[str, int]]:
     """What was acknowledged and refused since the last time."""
     found = []
     for method in session.peer.methods():
-        if isinstance(method, (spec.Basic.Ack, spec.Basic.Nack)):
+        if isinstance(method, (spec.Basic.Ack, spec.Basic.Nack, spec.Basic.Reject)):
             requeue = getattr(method, "requeue", None)
             name = "ack" if requeue is None else "requeue" if requeue else "drop"
             found.append((name, method.delivery_tag))
@@ -134,6 +134,21 @@ def test_what_is_no_exception_ends_one_handler(
     session.clock.advance(0.1)
     assert settled(session) == [("ack", 2), ("requeue", 1)]
     assert (handling.handled, handling.failed, handling.running) == (1, 1, True)
+
+
+def test_what_has_failed_is_rejected_and_what_was_not_begun_is_nacked(
+    session: Session, channel: Any
+) -> None:
+    """Quorum queues of RabbitMQ 4.3 count only the former in their delivery limit."""
+    handling = start(session, channel, failing, concurrency=2)
+    deliver(session, channel, 1)
+    session.clock.advance(0.1)
+    stopping = watch(handling.stop())
+    deliver(session, channel, 2)
+    session.peer.expect(spec.Basic.Reject, delivery_tag=1, requeue=True)
+    session.peer.expect(spec.Basic.Nack, delivery_tag=2, requeue=True)
+    session.peer.send(channel, spec.Basic.CancelOk("t"))
+    stopping.result()
 
 
 # Attempts
