@@ -115,3 +115,29 @@ def is_loss(why: BaseException) -> bool:
     if isinstance(why, pika_exceptions.ChannelWrongStateError):
         return not isinstance(why.__cause__, pika_exceptions.ChannelClosedByBroker)
     return isinstance(why, Reason)
+
+
+#: How a broker says that its metadata store had no majority just then: as an internal error.
+_TEMPORARY = ("metadata store", "timed out", "timeout")
+
+
+def is_hard_error(why: BaseException) -> bool:
+    """Whether the broker closed the connection for what was asked of it.
+
+    Not so when an operator closes it (320), nor when its metadata store has no majority.
+    """
+    if not isinstance(why, Reason) or not isinstance(why, pika_exceptions.ConnectionClosedByBroker):
+        return False
+    if why.reply_code == spec.INTERNAL_ERROR:
+        return not any(words in why.reply_text for words in _TEMPORARY)
+    return why.reply_code != spec.CONNECTION_FORCED
+
+
+def blames(why: BaseException, method: Any) -> bool:
+    """Whether the broker closed the connection for a method of this class.
+
+    :param method: a method of `pika.spec`, or its class
+    """
+    if isinstance(why, pika_exceptions.ChannelWrongStateError) and why.__cause__ is not None:
+        why = why.__cause__
+    return is_hard_error(why) and getattr(why, "method_index", 0) in (0, method.INDEX)

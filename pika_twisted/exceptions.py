@@ -34,6 +34,7 @@ __all__ = [
     "PublishTimeout",
     "PublisherOverflow",
     "Reason",
+    "RecoveryTimeout",
     "TLSFailed",
     "TokenRefused",
     "UndecodableProperties",
@@ -67,6 +68,10 @@ class ProtocolViolation(pika_exceptions.AMQPConnectionError, pika_exceptions.Pro
 
 class NoFreeChannels(WithText, pika_exceptions.NoFreeChannels):
     """As many channels are open as the broker, or `channel_max`, allows."""
+
+
+class RecoveryTimeout(WithText, pika_exceptions.AMQPError, error.TimeoutError):
+    """A new connection was silent for `recovery_timeout` seconds while a service recovered."""
 
 
 class TokenRefused(WithText, pika_exceptions.AMQPConnectionError):
@@ -132,6 +137,10 @@ class TLSFailed(ConnectFailed, error.ConnectionLost):
 
 class Reason(Exception):
     """What every reason built by this module has in common; never raised by itself."""
+
+    #: The method that a broker's Connection.Close is about, class and method as in the `INDEX` of
+    #: pika's `spec.Queue.Declare` and the like; 0 where it names none.
+    method_index: int = 0
 
     def __init__(self, reply_code: int = 0, reply_text: str = "") -> None:
         # Not super(): the mixed-in classes disagree about their arguments.
@@ -210,4 +219,5 @@ def on_channel(why: BaseException) -> BaseException:
     bases = (*type(why).__bases__[1:], pika_exceptions.ChannelClosed)
     built = _reason_class(bases)(*why.args)
     built.__cause__ = why.__cause__
+    built.__dict__.update(why.__dict__)
     return built

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pika.connection
 from pika import exceptions as pika_exceptions
 from pika import frame, spec
+from pika.credentials import PlainCredentials
 from twisted.internet import defer, protocol
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
@@ -94,6 +95,8 @@ class TwistedProtocolConnection(protocol.Protocol):
         self.ready.addBoth(self._on_ready_fired)
         self._own_ready = self.ready
         self.closed: defer.Deferred[Any] | None = None
+        #: The login with the secret that the broker took last by `update_secret()`, or None.
+        self.renewed_credentials: PlainCredentials | None = None
         self._calls: Any = OrderedSet()
         self._buffer_size = buffer_size
         self._failure_observed = False  # a failure is reported without `ready`
@@ -267,6 +270,8 @@ class TwistedProtocolConnection(protocol.Protocol):
 
         def updated(method_frame: frame.Method[Any]) -> None:
             self._calls.discard(deferred)
+            username = getattr(self._impl.params.credentials, "username", "")
+            self.renewed_credentials = PlainCredentials(username, new_secret)
             if not deferred.called:
                 deferred.callback(method_frame)
 

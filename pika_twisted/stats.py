@@ -5,6 +5,7 @@ Counted where it costs a message nothing: by the decoder, or for a whole chunk a
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -58,6 +59,39 @@ class ConnectionStats:
         return ConnectionStats(**summed)
 
 
+class State(enum.Enum):
+    """Where an entity is between a call that asked for it and the call that ends it."""
+
+    #: Asked for by a call; the connection in use, if there is one, has not been asked yet.
+    RECORDED = "recorded"
+    #: Asked for on the connection in use; the broker has not answered yet.
+    RECOVERING = "recovering"
+    #: The broker has it on the connection in use.
+    DECLARED = "declared"
+    #: The broker said no; asked for again after a pause.
+    REFUSED = "refused"
+    #: Deleted, unbound or cancelled by this client, or ended by its channel or service.
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class EntityStatus:
+    """One exchange, queue, binding or consumer of a service, as `stats()` and events show it."""
+
+    #: "exchange", "queue", "binding" or "consumer".
+    kind: str
+    #: Which one, for people: `queue 'work'`, `binding of queue 'work' to exchange 'x' by 'key'`.
+    name: str
+    state: State
+    #: Why the broker refused it last; None when it has not.
+    reason: BaseException | None
+    #: How often in a row the broker has refused it.
+    refusals: int
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @dataclass(frozen=True)
 class ServiceStats:
     """A service, from its start on, over all its connections."""
@@ -86,6 +120,12 @@ class ServiceStats:
     in_flight: int = 0
     #: Publishes of publishers that wait for room or a connection now.
     waiting: int = 0
+    #: Exchanges, queues, bindings and consumers that the broker has now.
+    declared: int = 0
+    #: Those that wait for a connection, or for the broker's answer.
+    recovering: int = 0
+    #: Those that the broker has refused to have again, each with its reason.
+    refused: tuple[EntityStatus, ...] = ()
     #: All connections together; what is the case only now, of the one in use.
     connection: ConnectionStats = ConnectionStats()
 

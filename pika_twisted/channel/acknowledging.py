@@ -133,6 +133,13 @@ class Settling:
             # Its tags are to be skipped one by one; the decoder would hand them out unseen.
             self._channel.deliver_indirectly(consumer.consumer_tag)
 
+    def ignore_late_acks(self) -> None:
+        """Ignore acks, nacks and rejects once the channel is gone, instead of raising.
+
+        For a service: what the channel delivered is delivered again, so they mean nothing.
+        """
+        self._ignore_late = True
+
     def _is_settled(self, message: Any) -> bool:
         """Whether a message is settled, by whichever method from the first time this is asked."""
         tag = message.method.delivery_tag
@@ -150,8 +157,8 @@ class Settling:
                 f"The message with delivery tag {tag} was delivered with auto_ack: the broker "
                 "counts it as acknowledged"
             )
-        ledger = self._ledger or self._keep_ledger(tag)
-        if not ledger.open and self._ignore_late:
+        if self._ignore_late and not self._channel.encoder.open:
             return
+        ledger = self._ledger or self._keep_ledger(tag)
         if getattr(ledger, name)(tag, *arguments):
             self._channel.flush()

@@ -25,7 +25,7 @@ from pika_twisted.stats import ChannelCounts
 
 from .acknowledging import Settling
 from .consumer import Consumer
-from .encoders import PlainEncoder
+from .encoders import GoneEncoder, PlainEncoder
 from .getting import Getting
 from .publishing import Publishing
 from .queue import ClosableDeferredQueue
@@ -489,6 +489,9 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         if isinstance(self._channel, Channel):
             connection = self._channel.connection
             connection.past_channels = connection.past_channels.plus(self._counts())
+        if self._ignore_late:
+            self._encoder = GoneEncoder()
+            self._channel.encoder.has_ledger = True  # so that basic_ack() comes by here
         calls, self._calls = self._calls, OrderedSet()
         observers, self._observers = self._observers, OrderedSet()
         consumers, self._consumers = self._consumers, {}

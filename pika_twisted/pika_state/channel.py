@@ -42,6 +42,19 @@ MOST_UNKNOWN_CONSUMERS = 100
 MOST_UNKNOWN_DELIVERIES = 100_000
 
 
+#: What may be asked many at a time, and the answer to each.
+_TOGETHER: dict[type[Any], type[Any]] = {
+    spec.Exchange.Declare: spec.Exchange.DeclareOk,
+    spec.Exchange.Bind: spec.Exchange.BindOk,
+    spec.Exchange.Unbind: spec.Exchange.UnbindOk,
+    spec.Exchange.Delete: spec.Exchange.DeleteOk,
+    spec.Queue.Declare: spec.Queue.DeclareOk,
+    spec.Queue.Bind: spec.Queue.BindOk,
+    spec.Queue.Unbind: spec.Queue.UnbindOk,
+    spec.Queue.Delete: spec.Queue.DeleteOk,
+}
+
+
 class Channel(PikaChannel):  # type: ignore[misc]
     """One AMQP channel of a `Connection`, which makes it."""
 
@@ -67,6 +80,11 @@ class Channel(PikaChannel):  # type: ignore[misc]
         #: How many publishes wait for their confirm.
         self.unconfirmed: Callable[[], int] = lambda: 0
         self._gets: deque[Callable[..., Any]] = deque()
+        #: Called with a content above `max_message_size`; whether the channel may go on without it.
+        self.on_oversized: Callable[[Any], bool] | None = None
+        #: What was asked without waiting for the answer of the one before, the oldest first.
+        self._together: deque[tuple[type[Any], Callable[..., Any] | None]] = deque()
+        self._awaits_together = False
         self._on_select_sent: Callable[[], Any] | None = None
         self._auto_ack_tags: set[Any] = set()  # of consumers that are subscribed
         #: Whether any consumer of it was one with auto_ack.
@@ -114,8 +132,11 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if encoded is None:
             limit = self.connection.outbound.buffer.frame_max
             encoded = encode_method(self.channel_number, method, limit)
-        if self._blocking:
+        if self._blocking and not self._may_follow(method):
             self._blocked.append([method, callback, acceptable_replies, encoded])
+            return
+        if acceptable_replies and type(method) in _TOGETHER:
+            self._ask_together(method, callback, encoded)
             return
         # First all that is there for the answer: a transport may give it within write().
         for reply in acceptable_replies or ():
@@ -128,6 +149,48 @@ class Channel(PikaChannel):  # type: ignore[misc]
             self._on_select_sent()
         self.connection._output_marshaled_frames([encoded])
         self.connection.asks(self)
+
+    def ask(self, method: Any, callback: Callable[[frame.Method[Any]], Any]) -> None:
+        """Send a method that declares or binds; `callback` is called with its answer.
+
+        :raises TypeError, ValueError: an argument that can't be sent, which the text names
+        """
+        self._rpc(method, callback, [_TOGETHER[type(method)]])
+
+    def _may_follow(self, method: Any) -> bool:
+        """Whether a method may be sent before the one that was sent last is answered."""
+        if self._blocked:  # those have come first
+            return False
+        if self._together:
+            return type(method) in _TOGETHER
+        # Consumers are told apart by their tags.
+        return bool(self._blocking == method.NAME == spec.Basic.Consume.NAME)
+
+    def _ask_together(
+        self, method: Any, callback: Callable[..., Any] | None, encoded: bytes
+    ) -> None:
+        """Send one of many declares and binds, which take one round trip together.
+
+        A broker answers the methods of a channel in their order, so each belongs to the oldest.
+        """
+        if not self._awaits_together:
+            self._awaits_together = True
+            for kind in _TOGETHER.values():
+                self.callbacks.add(self.channel_number, kind, self._on_together, one_shot=False)
+        self._blocking = method.NAME
+        self._together.append((_TOGETHER[type(method)], callback))
+        self.connection._output_marshaled_frames([encoded])
+        self.connection.gate.resume()
+
+    def _on_together(self, method_frame: frame.Method[Any]) -> None:
+        if not self._together or self._together[0][0] is not type(method_frame.method):
+            LOGGER.error("An answer that nothing asked for: %r", method_frame)
+            return
+        _, callback = self._together.popleft()
+        if not self._together:
+            self._on_synchronous_complete(method_frame)
+        if callback is not None:
+            callback(method_frame)
 
     def _set_state(self, connection_state: int) -> None:
         super()._set_state(connection_state)
@@ -412,8 +475,10 @@ class Channel(PikaChannel):  # type: ignore[misc]
             f"a message of {content.body_size} bytes is larger than "
             f"max_message_size={content.limit}"
         )
-        LOGGER.error("Closing channel %d: %s", self.channel_number, text)
         self._content_assembler = pika.channel.ContentFrameAssembler()
+        if self.on_oversized is not None and self.is_open and self.on_oversized(content):
+            return
+        LOGGER.error("Closing channel %d: %s", self.channel_number, text)
         if self.is_open:
             self.close(spec.CONTENT_TOO_LARGE, text)
 
@@ -469,6 +534,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._auto_ack_tags.clear()
         self._cancel_due.clear()
         self._gets.clear()
+        self._together.clear()
         super()._cleanup()
         # The connection's belong to whichever channel has the number next.
         self.callbacks = CallbackManager()

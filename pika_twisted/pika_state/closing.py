@@ -123,6 +123,7 @@ class ClosingConnection(TimedConnection):
             method.reply_text,
             orderly=True,
         )
+        why.method_index = method.class_id << 16 | method.method_id
         self._end_after(spec.Connection.CloseOk(), why)
 
     def _end_after(self, last: Any, why: Exception) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import copy
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pika import exceptions as pika_exceptions
+from pika import spec
 from twisted.internet import defer
 from twisted.internet.task import deferLater
 
@@ -20,51 +21,65 @@ from pika_twisted._arguments import (
     check_whole,
 )
 from pika_twisted._guard import Callbacks, guarded
-from pika_twisted._reasons import fresh_exception, is_loss
+from pika_twisted._reasons import blames, fresh_exception, is_loss
 from pika_twisted.channel.acknowledging import BATCH
-from pika_twisted.channel.encoders import GoneEncoder
+from pika_twisted.channel.channel import TwistedChannel
 from pika_twisted.channel.preparation import Preparation
+from pika_twisted.channel.queue import ClosableDeferredQueue
 from pika_twisted.channel.topology import Topology
 from pika_twisted.connecting.connect import maybe_await
 from pika_twisted.deferreds.waiters import Waiters
 from pika_twisted.exceptions import NotConnected
 
-from .consumers import Consuming
+from .consumer import RecoveringConsumer
+from .consumers import ConsumerRefused, Consumers
+from .retries import FIRST_PAUSE, Backoff
+
+if TYPE_CHECKING:
+    from .service import RecoveringService
 
 LOGGER = logging.getLogger("pika_twisted")
 
-#: Seconds before a channel that the broker closed, or a consumer that it cancelled, is tried again.
-FIRST_DELAY = 0.1
-LONGEST_DELAY = 30.0
+#: Calls after whose answer an entity is not declared again.
+_ENDS = ("exchange_delete", "exchange_unbind", "queue_delete", "queue_unbind")
 
 
-class RecoveringChannel(Consuming, Topology):
+class RecoveringChannel(Topology):
     """Made by `RecoveringService.channel()`; its methods are those of `TwistedChannel`.
 
     What is declared, bound, set and consumed here is declared, bound, set and consumed again on
     each new connection, until it is deleted, unbound or cancelled here; with its last consumer
     goes an auto_delete queue, and with its last binding such an exchange, at the broker and here.
-    A call waits while there is none, for at most `call_timeout` seconds, the service's unless set
-    here, then fails with NotConnected; one that a lost connection has interrupted is made again on
-    the next, except `basic_get()` and `basic_publish()`. A queue that the broker names ('') gets a
-    new name on each connection, told by the service's event "queue renamed"; the earlier one goes
-    on to work in all methods here. Transactions are not recovered.
+    What the broker refuses then is told by the service's event "refused", and asked for again by
+    itself after a pause that grows.
+
+    A call waits while there is no connection; one that a lost connection has interrupted is made
+    again on the next, except `basic_get()` and `basic_publish()`. All that takes at most
+    `call_timeout` seconds, the service's unless set here; then the call fails with NotConnected. A
+    call to which the broker says no fails with the broker's reason and is not made again, also
+    when the broker closes the whole connection for it.
+
+    A queue that the broker names ('') may get a new name on another connection, told by the
+    service's event "queue renamed"; the earlier ones go on to work in all methods here.
+    Transactions are not recovered.
 
     Messages are settled by their own `ack()`, `nack()` and `reject()`; of messages that a lost
-    connection delivered these do nothing, the broker delivers them again.
+    connection delivered these do nothing, the broker delivers them again. The same holds for
+    `basic_ack()`, `basic_nack()` and `basic_reject()` of the TwistedChannel that brought them.
 
     :ivar current: the TwistedChannel in use, or None
+    :ivar call_timeout: how many seconds a call may take, waiting included; None for no limit
     """
 
     def __init__(
         self,
-        service: Any,
+        service: RecoveringService,
         *,
         prefetch_count: int | None = None,
         confirm: bool = False,
         ack_batching: int = 1,
         ack_delay: float = 0,
-        setup: Callable[[Any], Any] | None = None,
+        setup: Callable[[TwistedChannel], Any] | None = None,
     ) -> None:
         # What fails here would fail on each connection, and be the end of it.
         if prefetch_count is not None:
@@ -78,8 +93,7 @@ class RecoveringChannel(Consuming, Topology):
         check_callable(setup=setup)
         super().__init__()
         self.service = service
-        self.current: Any = None
-        #: How long a call waits for a connection; None for ever.
+        self.current: TwistedChannel | None = None
         self.call_timeout: float | None = service.call_timeout
         self._ack_batching = ack_batching
         self._ack_delay = ack_delay
@@ -93,10 +107,13 @@ class RecoveringChannel(Consuming, Topology):
         self._waiters = Waiters()
         self._preparation = Preparation()
         self._closed: BaseException | None = None
-        self._reopening: defer.Deferred[Any] | None = None
         self._last_declared = ""
+        self._consumers = Consumers(self)
+        self._backoff = Backoff()
+        #: The last TwistedChannel that was closed for a call.
+        self._refused_on: TwistedChannel | None = None
         #: Called with the TwistedChannel each time there is a new one.
-        self.on_open: Callable[[Any], Any] | None = None
+        self._on_open: Callable[[TwistedChannel], Any] | None = None
 
     def __repr__(self) -> str:
         return f"<RecoveringChannel {self.current or 'down'}>"
@@ -106,17 +123,27 @@ class RecoveringChannel(Consuming, Topology):
         """Whether a call would leave now."""
         return self.current is not None and bool(self.current.is_open)
 
+    @property
+    def consumer_tags(self) -> list[str]:
+        """The tags of the consumers that are not cancelled."""
+        return self._consumers.tags
+
+    @property
+    def subscriptions(self) -> list[RecoveringConsumer]:
+        """What is consumed here."""
+        return list(self._consumers)
+
     # Calls
 
-    def when_open(self, timeout: float | None = None) -> defer.Deferred[Any]:
-        """A Deferred that fires with the TwistedChannel in use when there is one.
+    def when_open(self, timeout: float | None = None) -> defer.Deferred[TwistedChannel]:
+        """Return a Deferred that fires with the TwistedChannel in use when there is one.
 
         It fails with NotConnected after `timeout` seconds, or when the service stops.
         """
         if self._closed is not None:
             return defer.fail(fresh_exception(self._closed))
         if self.is_open:
-            return defer.succeed(self.current)
+            return defer.succeed(self.current)  # type: ignore[arg-type]
         waiter = self._waiters.wait()
         if timeout is not None:
             clock = self.service.reactor
@@ -137,39 +164,79 @@ class RecoveringChannel(Consuming, Topology):
         return defer.Deferred.fromCoroutine(self._ask(name, arguments, effect))
 
     async def _ask(
-        self, method: str, arguments: dict[str, Any], effect: Callable[[Any], Any] | None
+        self, name: str, arguments: dict[str, Any], effect: Callable[[Any], Any] | None
     ) -> Any:
         """Make a call until it is answered; the answer is recorded."""
         arguments = copy.deepcopy(arguments)  # its user may use a table for the next call, changed
-        if arguments.get("queue") == "" and method != "queue_declare":
+        if arguments.get("queue") == "" and name != "queue_declare":
             arguments["queue"] = self._last_declared
+        service = self.service
 
         def answered(answer: Any) -> Any:
-            self.service.recorder.note(method, arguments, answer)
-            if method == "queue_declare":
+            if name == "queue_declare":
                 self._last_declared = answer.method.queue
-            return answer if effect is None else effect(answer)
+            # First: it may know a queue by a name that is forgotten with the queue.
+            result = answer if effect is None else effect(answer)
+            service._recovery.note(name, arguments, answer)
+            return result
 
-        def ask(channel: Any) -> defer.Deferred[Any]:
+        def ask(channel: TwistedChannel) -> defer.Deferred[Any]:
             if arguments.get("queue"):
-                arguments["queue"] = self.service.recorder.current_name(arguments["queue"])
+                arguments["queue"] = service.recorder.current_name(arguments["queue"])
             asked: defer.Deferred[Any] = defer.Deferred()  # cancelled, the answer takes its effect
-            getattr(channel, method)(**arguments).addCallback(answered).chainDeferred(asked)
+            getattr(channel, name)(**arguments).addCallback(answered).chainDeferred(asked)
             return asked
 
-        return await self._until_answered(ask)
+        if name not in _ENDS:
+            return await self._until_answered(ask, name)
+        with service.recorder.leaving(name, arguments):
+            await service._recovery.quiet()  # what is being declared now would come back behind it
+            return await self._until_answered(ask, name)
 
-    async def _until_answered(self, ask: Callable[[Any], Any]) -> Any:
+    async def _until_answered(
+        self, ask: Callable[[TwistedChannel], Any], name: str, method: Any = None
+    ) -> Any:
         """Call `ask(channel)` when there is one; again when the connection was lost under it."""
+        method = method or _METHODS.get(name)
+        asked: list[TwistedChannel] = []
+        repeating = defer.Deferred.fromCoroutine(self._repeat(ask, method, asked))
+        seconds = self.call_timeout
+        if seconds is not None:
+
+            def late(*_: Any) -> None:
+                if asked and self.is_open:
+                    raise NotConnected(f"{name}() has had no answer for call_timeout={seconds:g} s")
+                self._give_up(seconds)
+
+            repeating.addTimeout(seconds, self.service.reactor, late)
+        return await repeating
+
+    async def _repeat(
+        self, ask: Callable[[TwistedChannel], Any], method: Any, asked: list[TwistedChannel]
+    ) -> Any:
         while True:
-            channel = await self.when_open(self.call_timeout)
+            channel = await self.when_open()
+            asked.append(channel)
             try:
                 return await ask(channel)
             except Exception as why:
+                if isinstance(why, pika_exceptions.ChannelClosedByBroker):
+                    # Told the oldest first, whose refusal it is; those behind it are made again.
+                    if self._refused_on is channel:
+                        continue
+                    self._refused_on = channel
+                    raise
                 if not is_loss(why) or channel.is_open:
+                    raise
+                if method is not None and blames(why, method):
                     raise
 
     def _on_queue_declared(self, method_frame: Any) -> Any:
+        return method_frame
+
+    def _on_queue_deleted(self, method_frame: Any, queue: str) -> Any:
+        recorder = self.service.recorder
+        self.service._end_consumers_of(recorder.current_name(queue or self._last_declared))
         return method_frame
 
     def basic_qos(
@@ -196,6 +263,33 @@ class RecoveringChannel(Consuming, Topology):
         self._confirm = True
         return self._call("confirm_delivery")
 
+    def basic_consume(
+        self,
+        queue: str,
+        auto_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> defer.Deferred[tuple[ClosableDeferredQueue, str]]:
+        """Fires with `(queue_object, consumer_tag)`. Both stay valid on the next connections.
+
+        When a connection is lost, or the broker cancels the consumer, messages that wait in the
+        queue object are dropped, because they are delivered again; those of an auto_ack consumer
+        stay. A stream is continued behind the last message that was handed out; it is known by
+        "x-stream-offset" in `arguments`, by its declaration on this service's channels, or by the
+        header of its first message.
+
+        It fails with DuplicateConsumerTag when another consumer of this channel has the tag, also
+        one that waits to come back.
+        """
+        return self._consumers.consume(
+            queue or self._last_declared, auto_ack, exclusive, consumer_tag, arguments
+        )
+
+    def basic_cancel(self, consumer_tag: str = "") -> defer.Deferred[Any]:
+        """Fires when the consumer is cancelled; also while there is no connection."""
+        return self._consumers.cancel(consumer_tag)
+
     def basic_get(self, queue: str, auto_ack: bool = False) -> defer.Deferred[Any]:
         """Fires with a message, or None; fails with the reason when the connection is lost."""
         try:
@@ -221,7 +315,7 @@ class RecoveringChannel(Consuming, Topology):
         service's `publisher()`.
         """
         if self.is_open:
-            publishing: defer.Deferred[Any] = self.current.basic_publish(
+            publishing: defer.Deferred[Any] = self.current.basic_publish(  # type: ignore[union-attr]
                 exchange, routing_key, body, properties, mandatory
             )
             return publishing
@@ -250,105 +344,171 @@ class RecoveringChannel(Consuming, Topology):
         """Undo `add_on_close_callback()`; nothing where it was not added."""
         self._close_callbacks.remove(callback)
 
+    def _tell_closed(self, reason: BaseException) -> None:
+        self._close_callbacks(self, reason)
+
     # Opening, losing, closing
 
-    def open_on(self, connection: Any) -> None:
+    def _open_on(self, connection: Any) -> None:
         """Open it on the service's connection, which is in use already."""
 
         async def open_first() -> None:
-            try:
-                await self.recover_on(connection)
-            except (Exception, asyncio.CancelledError) as why:
-                wanted = self._closed is None  # else it was cancelled by the end of the service
-                if wanted and connection is self.service.connection and connection.is_open:
-                    self.service.tell("recovery failed", why)
-                    self._retry(self._reopen, connection)
+            if not await self._try_to_open(connection):
+                self._open_later(connection)
 
-        self.service.run(open_first())
+        self.service._run(open_first())
 
-    async def recover_on(self, connection: Any) -> None:
-        """Open a channel on this connection, and put it into the state of the last one."""
-        channel = await connection.channel()
+    def _open_later(self, connection: Any) -> None:
+        """Try again after a pause, on a connection that is in use."""
+        self._keep_opening(connection, self._backoff.fail(self._now()))
+
+    async def _try_to_open(self, connection: Any) -> bool:
+        """Open it; whether it need not be tried again. A failure is told."""
         try:
-            await self._set_up(channel)
-        except BaseException:
-            if channel.is_open:
-                channel.close()  # the next attempt opens another one
-            raise
+            await self._recover_on(connection)
+        except (Exception, asyncio.CancelledError) as why:
+            wanted = self._closed is None  # else it was cancelled by the end of the service
+            if wanted and self._is_in_use(connection):
+                self.service._events.tell("recovery failed", why)
+                return False
+        return True
+
+    async def _recover_on(self, connection: Any) -> None:
+        """Open a channel on this connection, and put it into the state of the last one."""
+        while True:
+            channel = await connection.channel()
+            channel.add_on_close_callback(self._on_channel_closed)
+            try:
+                await self._set_up(channel)
+                await self._consumers.subscribe_all(channel, connection)
+                if not channel.is_open:
+                    raise fresh_exception(
+                        channel._closed or NotConnected("The channel closed again")
+                    )
+                break
+            except ConsumerRefused:
+                continue  # without that one
+            except BaseException:
+                if channel.is_open:
+                    channel.close()  # the next attempt opens another one
+                raise
         if self._closed is not None:
             channel.close()
             return
         self.current = channel
-        if self.on_open is not None:
-            self.on_open(channel)
+        self._backoff.succeed(self._now())
+        if self._on_open is not None:
+            self._on_open(channel)
         self._waiters.fire(channel)
 
-    async def _set_up(self, channel: Any) -> None:
-        channel._ignore_late = True
-        channel.add_on_close_callback(self._on_channel_closed)
+    async def _set_up(self, channel: TwistedChannel) -> None:
+        """Make a new TwistedChannel what this one is."""
+        channel.ignore_late_acks()
         if self._ack_batching > 1:
             channel.ack_batching = self._ack_batching
             channel.ack_delay = self._ack_delay
         channel.add_on_return_callback(self._on_returned)
+        self.service._watch_sizes(channel)
         for qos in list(self._qos.values()):
             await channel.basic_qos(**qos)
         if self._confirm:
             await channel.confirm_delivery()
         if self._setup is not None:
             await maybe_await(self._setup(channel))
-        await self._subscribe_all(channel)
-        if not channel.is_open:
-            raise fresh_exception(channel._closed or NotConnected("The channel closed again"))
 
-    def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
-        channel._encoder = GoneEncoder()
-        was_current = channel is self.current
-        if was_current:
-            self.current = None
-        self._close_callbacks(self, reason)
+    def _on_channel_closed(self, channel: TwistedChannel, reason: BaseException) -> None:
+        if channel is not self.current:
+            return
+        self.current = None
+        self._tell_closed(reason)
         connection = self.service.connection
-        if was_current and self._closed is None and connection is not None and connection.is_open:
+        if self._closed is None and self._is_in_use(connection):
             LOGGER.warning("Channel closed (%s); opening it again", reason)
-            self._retry(self._reopen, connection)
+            # A call's refusal closes it as often as its user asks.
+            pause = FIRST_PAUSE if channel is self._refused_on else self._backoff.fail(self._now())
+            self._keep_opening(connection, pause, reason)
 
-    async def _reopen(self, connection: Any) -> bool:
-        if connection is self.service.connection and not self.is_open and self._closed is None:
-            await self.service.declare_again()
-            await self.recover_on(connection)
-        return True
+    def _keep_opening(
+        self, connection: Any, pause: float, reason: BaseException | None = None
+    ) -> None:
+        """Open it again after a pause, until it works or the connection is lost."""
 
-    def _retry(self, attempt: Callable[..., Any], *arguments: Any) -> None:
-        """Attempt until it works or the connection is lost, with growing pauses."""
+        def is_needed() -> bool:
+            return self._is_in_use(connection) and self._closed is None and not self.is_open
 
-        async def keep_trying() -> None:
-            delay = FIRST_DELAY
-            connection = self.service.connection
-            while connection is not None and connection is self.service.connection:
-                await deferLater(self.service.reactor, delay)
-                delay = min(2 * delay, LONGEST_DELAY)
-                if connection is not self.service.connection or not connection.is_open:
+        async def keep_trying(pause: float) -> None:
+            while is_needed():
+                await deferLater(self.service.reactor, pause)
+                if not is_needed():
                     return
                 try:
-                    await attempt(*arguments)
-                    return
+                    await self._declare_what_is_needed(connection, reason)
                 except (Exception, asyncio.CancelledError) as why:
-                    if self._closed is not None:  # it was cancelled by the end of the service
+                    if is_needed():
+                        self.service._events.tell("recovery failed", why)
+                else:
+                    if not is_needed() or await self._try_to_open(connection):
                         return
-                    self.service.tell("recovery failed", why)
+                pause = self._backoff.fail(self._now())
 
-        self.service.run(keep_trying())
+        self.service._run(keep_trying(pause))
+
+    async def _declare_what_is_needed(self, connection: Any, reason: BaseException | None) -> None:
+        recovery = self.service._recovery
+        if getattr(reason, "reply_code", 0) == spec.NOT_FOUND:
+            await recovery.declare_everything(connection)  # of what it missed only the text tells
+        else:
+            queues = [each.queue_name for each in self._consumers if not each.is_over]
+            await recovery.declare_for(connection, queues)
+
+    def _is_in_use(self, connection: Any) -> bool:
+        """Whether it is the service's connection now, and open."""
+        in_use = self.service.connection
+        return in_use is not None and connection is in_use and in_use.is_open
+
+    def _now(self) -> float:
+        return float(self.service.reactor.seconds())
 
     def close(self) -> None:
         """Close it for good: consumers end, calls that wait fail."""
-        self.shut(pika_exceptions.ChannelClosedByClient(0, "Normal shutdown"))
+        self._shut(pika_exceptions.ChannelClosedByClient(0, "Normal shutdown"))
         channel, self.current = self.current, None
         if channel is not None and channel.is_open:
             channel.close()
-        self.service.forget(self)
+        self.service._forget(self)
 
-    def shut(self, reason: BaseException) -> None:
-        """Let nobody wait any more."""
+    def _consumes_from(self, queue: str) -> bool:
+        """Whether there is a consumer of this queue, or is going to be."""
+        return self._consumers.consume_from(queue)
+
+    def _end_consumers_of(self, queue: str) -> None:
+        """Note that a queue was deleted by this client."""
+        self._consumers.end_those_of(queue)
+
+    def _shut(self, reason: BaseException) -> None:
+        """Fail what waits, end what is consumed."""
         if self._closed is None:
             self._closed = reason
-        self._end_consumers()
+        self._consumers.finish()
         self._waiters.fail(reason)
+
+
+#: What each call asks, for whether the broker blames it.
+_METHODS = {
+    "exchange_declare": spec.Exchange.Declare,
+    "exchange_delete": spec.Exchange.Delete,
+    "exchange_bind": spec.Exchange.Bind,
+    "exchange_unbind": spec.Exchange.Unbind,
+    "queue_declare": spec.Queue.Declare,
+    "queue_bind": spec.Queue.Bind,
+    "queue_unbind": spec.Queue.Unbind,
+    "queue_purge": spec.Queue.Purge,
+    "queue_delete": spec.Queue.Delete,
+    "basic_qos": spec.Basic.Qos,
+    "basic_recover": spec.Basic.Recover,
+    "flow": spec.Channel.Flow,
+    "confirm_delivery": spec.Confirm.Select,
+    "tx_select": spec.Tx.Select,
+    "tx_commit": spec.Tx.Commit,
+    "tx_rollback": spec.Tx.Rollback,
+}

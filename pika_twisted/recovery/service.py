@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pika.connection import Parameters
 from twisted.application.internet import ClientService, backoffPolicy
@@ -14,33 +14,46 @@ from twisted.internet.task import deferLater
 
 from pika_twisted._arguments import check_callable, check_seconds, check_some_seconds
 from pika_twisted._reasons import fresh_exception
+from pika_twisted.channel.channel import TwistedChannel
 from pika_twisted.channel.queue import ReceivedMessage
-from pika_twisted.connecting import connect as connecting
+from pika_twisted.connecting.connect import connect_any, drop, maybe_await
+from pika_twisted.connecting.options import ServiceOptions, check_options
 from pika_twisted.connecting.targets import places
 from pika_twisted.consuming.handlers import Handling, consume
 from pika_twisted.deferreds.containers import OrderedSet
+from pika_twisted.deferreds.waiters import Waiters
 from pika_twisted.exceptions import NotConnected
 from pika_twisted.protocol import TwistedProtocolConnection
 from pika_twisted.publisher import Publisher
+from pika_twisted.stats import ServiceStats
 from pika_twisted.transport.read_gate import WaterMarks
 
 from .channel import RecoveringChannel
 from .client_service import Link, LinkEndpoint, LinkFactory
-from .events import EVENTS, Events
+from .consumer import RecoveringConsumer
+from .entities import Entity
+from .events import EVENTS, EventName, Events
+from .life import Life, Phase
+from .oversized import CLOSE, REJECT, Oversized
 from .publisher import RecoveringPublisher
 from .recorder import Recorder
-from .totals import Tally
+from .recovery import Recovery
+from .retries import LASTING, Watchdog
+from .totals import Totals
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 LOGGER = logging.getLogger("pika_twisted")
 
 _MARKS = WaterMarks()
 
-WAIT = "wait"
-FAIL = "fail"
-RESEND = "resend"
+WAIT: Literal["wait"] = "wait"
+FAIL: Literal["fail"] = "fail"
+RESEND: Literal["resend"] = "resend"
 
 
-class RecoveringService(Events, Tally, ClientService):
+class RecoveringService(ClientService):
     """A Twisted service that keeps an AMQP connection and recovers it.
 
     For example::
@@ -54,19 +67,40 @@ class RecoveringService(Events, Tally, ClientService):
             ...
             message.ack()
 
-    On each new connection channels are opened, exchanges, queues and bindings declared, prefetch
+    On each new connection exchanges, queues and bindings are declared, channels opened, prefetch
     and confirm mode set and consumers subscribed again, from what was called on the channels of
-    this service. A connection on which that fails is dropped, and the whole is tried again after
-    a pause that grows (`retry_policy`).
+    this service. What the broker refuses then is told by the event "refused" and in the log, stands
+    in `stats()`, and is asked for again by itself, after a pause that grows from 0.1 to 30 s; the
+    rest goes on without it. A consumer whose Basic.Consume makes the broker close the whole
+    connection ends, and its queue object fails with the reason.
 
-    :param target: as of `connect()`; one of several brokers is chosen anew each time
+    Losses are WARNING in Python's `logging` (logger "pika_twisted"), what is refused is ERROR,
+    connections and what comes back are INFO.
+
+    :param target: as of `connect()`, a function included, which is called at each attempt; one of
+        several brokers is chosen anew each time
+    :param parameters: as of `connect()`
+    :param credentials: as of `connect()`. Where neither this nor `target` nor `parameters` is a
+        function, a secret that the broker took by `update_secret()` is used from then on
+    :param tls: as of `connect()`
     :param setup: called on each connection with a TwistedChannel of its own, before anything else
         is declared; may return a Deferred or a coroutine; a failure counts as a failed connection
-    :param retry_policy: as ClientService's; default is 0.2 s doubling to 30 s, plus up to 1 s
-    :param call_timeout: seconds that a call of a channel waits for a connection; None for ever
-    :param recovery_timeout: seconds that declaring and subscribing again may take
+    :param retry_policy: as ClientService's: called with the number of attempts in a row that have
+        failed, or led to a connection that was lost within 10 s, it gives the seconds until the
+        next one. Default is 0.2 s doubling to 30 s, plus up to 1 s
+    :param call_timeout: seconds that a call of a channel may take, waiting for a connection and
+        being made again after a loss included; None for no limit
+    :param recovery_timeout: seconds without an answer after which a new connection is given up
+        while it is declared and subscribed on
     :param drain_timeout: seconds that `stopService()` gives handlers and publishers to finish
     :param water_marks: as of TwistedProtocolConnection, but on by default
+    :param oversized: what becomes of a message for a consumer that is larger than
+        `max_message_size`: "close" closes its channel, which is opened again after a pause that
+        grows, and the message stays in its queue; "reject" rejects it, so that it is dead-lettered
+        if its queue has a dead-letter exchange, and dropped else. Both tell "message too large"
+    :param protocol: the class to make, or what makes one: called with `(parameters, reactor,
+        **options)`
+    :param reactor: the default reactor when None
     :param options: further keyword arguments of TwistedProtocolConnection
     """
 
@@ -74,23 +108,25 @@ class RecoveringService(Events, Tally, ClientService):
         self,
         target: Any = None,
         *,
-        parameters: Parameters | None = None,
+        parameters: Parameters | Callable[[], Any] | None = None,
+        credentials: Any = None,
         tls: Any = None,
-        setup: Callable[[Any], Any] | None = None,
+        setup: Callable[[TwistedChannel], Any] | None = None,
         retry_policy: Callable[[int], float] | None = None,
         call_timeout: float | None = 30.0,
         recovery_timeout: float = 60.0,
         drain_timeout: float = 10.0,
         water_marks: WaterMarks | None = _MARKS,
+        oversized: Literal["close", "reject"] = CLOSE,
         protocol: Callable[..., TwistedProtocolConnection] = TwistedProtocolConnection,
         reactor: Any = None,
-        **options: Any,
+        **options: Unpack[ServiceOptions],
     ) -> None:
         check_seconds(call_timeout=call_timeout)
-        check_callable(setup=setup)
+        check_callable(setup=setup, retry_policy=retry_policy)
         check_some_seconds(recovery_timeout=recovery_timeout, drain_timeout=drain_timeout)
-        Events.__init__(self)
-        Tally.__init__(self)
+        if oversized not in (CLOSE, REJECT):
+            raise ValueError(f'oversized is "close" or "reject", not {oversized!r}')
         if reactor is None:
             from twisted.internet import reactor
         self.reactor = reactor
@@ -98,32 +134,45 @@ class RecoveringService(Events, Tally, ClientService):
         self.drain_timeout = drain_timeout
         self.water_marks = water_marks
         #: The connection in use, or None.
-        self.connection: Any = None
+        self.connection: TwistedProtocolConnection | None = None
         #: Why there is none: how the last attempt failed, or the last connection ended.
         self.trouble: BaseException | None = None
-        self.recorder = Recorder()
-        self._failed_in_a_row = 0
         self._setup = setup
-        self._recovery_timeout = recovery_timeout
         self._make = protocol
-        self._options = {"water_marks": water_marks, **options}
-        self._channels = OrderedSet()
-        self._running = OrderedSet()
-        self._connected_before = False
-        self._shutdown_trigger: Any = None
-        self._stops = 0  # under way
-        #: Started again while it stops: the publishers and channels that end all the same.
-        self._before_restart: tuple[list[Publisher], list[RecoveringChannel]] | None = None
+        self._options: dict[str, Any] = {"water_marks": water_marks, **options}
+        self._renewed: Any = None  # credentials
+        if credentials is None and not callable(target) and not callable(parameters):
+            credentials = self._get_renewed
         # Made once, so that a wrong argument fails here and not in each attempt.
-        self._places = places(target, parameters, tls, reactor)
+        self._places = places(target, parameters, tls, reactor, credentials)
         if protocol is TwistedProtocolConnection:
+            check_options(self._options)
             protocol(None, reactor, **self._options)
         self._name = ", ".join(map(str, self._places))
+        self._events = Events(self)
+        self._totals = Totals(reactor)
+        self._oversized = Oversized(self._events, oversized)
+        self._recovery = Recovery(reactor, self._events, self._run, self._retry_consumer)
+        self._watchdog = Watchdog(reactor, recovery_timeout)
+        self._recovery.on_progress = self._watchdog.answered
+        self._running = OrderedSet()
+        self._phase = Phase.STOPPED
+        self._life = Life()
+        #: Of a service that was started again while it stops.
+        self._next_life: Life | None = None
+        self._stop_waiters = Waiters()
+        self._shutdown_trigger: Any = None
+        self._connected_before = False
+        self._connected_at = 0.0
+        self._failed_in_a_row = 0
+        #: Connections in a row that were lost at once.
+        self._short_lived = 0
+        self._retry_policy = retry_policy or backoffPolicy(0.1, 30.0, 2.0)
         ClientService.__init__(
             self,
             LinkEndpoint(self._name, self._establish),  # type: ignore[arg-type]
             LinkFactory(),  # type: ignore[arg-type]
-            retryPolicy=retry_policy or backoffPolicy(0.1, 30.0, 2.0),
+            retryPolicy=lambda failed: self._retry_policy(failed + self._short_lived),
             clock=reactor,
         )
 
@@ -133,6 +182,51 @@ class RecoveringService(Events, Tally, ClientService):
 
     # For users
 
+    @property
+    def recorder(self) -> Recorder:
+        """What was declared and bound on the channels of this service."""
+        return self._recovery.recorder
+
+    @property
+    def reconnects(self) -> int:
+        """Connections after the first."""
+        return self._totals.reconnects
+
+    @property
+    def failed_attempts(self) -> int:
+        """Attempts that led to no connection."""
+        return self._totals.failed_attempts
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped from consumers' queues, to be delivered again."""
+        return self._totals.dropped
+
+    def stats(self) -> ServiceStats:
+        """Return what this service has done since its start, in numbers."""
+        return self._totals.stats(self.connection, self._entities())
+
+    def add_callback(self, event: EventName, callback: Callable[..., Any]) -> None:
+        """Call `callback` on each `event`. What it raises, and every event, is in Twisted's log.
+
+        The events, with what callbacks are called with: "connected" (connection), "lost" (reason),
+        "recovering", "recovered" (connection), "recovery failed" (reason), "blocked" (reason),
+        "unblocked", "consumer cancelled" (consumer_tag, reason), "queue renamed" (old, new),
+        "refused" (entity, reason), "restored" (entity), "message too large" (consumer_tag, size,
+        limit).
+
+        "connected" is the first connection, "recovered" each later one, with everything on it that
+        the broker has agreed to. "refused" is told for each exchange, queue, binding and consumer
+        that the broker refuses to have again, once, and once more for each other reason;
+        "restored" when it is there after all. Their `entity` is an `EntityStatus`.
+
+        :param event: the name of the event
+        :param callback: called with the values of the event
+        :raises ValueError: there is no such event
+        :raises TypeError: the callback can't be called
+        """
+        self._events.add_callback(event, callback)
+
     def channel(
         self,
         *,
@@ -140,12 +234,15 @@ class RecoveringService(Events, Tally, ClientService):
         confirm: bool = False,
         ack_batching: int = 1,
         ack_delay: float = 0,
-        setup: Callable[[Any], Any] | None = None,
+        setup: Callable[[TwistedChannel], Any] | None = None,
     ) -> RecoveringChannel:
-        """A channel that is opened again on each connection; usable at once, its calls wait.
+        """Make a channel that is opened again on each connection; usable at once, its calls wait.
 
+        :param prefetch_count: as of `basic_qos()`; None sets nothing
+        :param confirm: whether to put it into confirm mode
         :param ack_batching: as of `TwistedChannel`, on each connection; so is `ack_delay`
-        :param setup: called with the TwistedChannel each time it was opened
+        :param ack_delay: seconds, see `ack_batching`
+        :param setup: called with the TwistedChannel each time one was opened
         """
         channel = RecoveringChannel(
             self,
@@ -163,36 +260,49 @@ class RecoveringService(Events, Tally, ClientService):
     ) -> defer.Deferred[Handling]:
         """Run a handler for each message of a queue, on a channel of its own.
 
+        :param queue: the name of the queue
+        :param handler: as of the function `consume()`
         :param options: as of the function `consume()`, and `ack_batching` and `ack_delay`, as of
             `channel()`; with a delay let `prefetch_count` be four times `ack_batching`, or more
         :returns: a Deferred that fires with the `Handling`, which goes on over lost connections. It
-            waits for the first connection as long as it takes.
+            waits for the first connection as long as it takes. It fails with the broker's reason,
+            which is logged as an ERROR too, when the broker refuses.
         """
         channel = self.channel(
             ack_batching=options.pop("ack_batching", 1), ack_delay=options.pop("ack_delay", 0)
         )
         channel.call_timeout = None  # a worker that is started before its broker works all the same
+        life = self._collecting
         starting = consume(channel, queue, handler, reactor=self.reactor, **options)
 
         def started(handling: Handling) -> Handling:
-            self._handlings.add(handling)
+            life.handlings.add(handling)
+            self._totals.handlings.add(handling)
             handling.when_stopped().addErrback(lambda _: None).addBoth(ended, handling)
             return handling
 
         def ended(_result: Any, handling: Handling) -> None:
-            self._keep_handling(handling)
+            life.discard(handling)
+            self._totals.keep_handling(handling)
             channel.close()
 
         def failed(failure: Any) -> Any:
+            stopped = self._phase is not Phase.RUNNING and failure.check(NotConnected)
+            if not stopped and not failure.check(defer.CancelledError):
+                LOGGER.error("Consuming from %r could not be begun: %s", queue, failure.value)
             channel.close()
             return failure
 
         return starting.addCallbacks(started, failed)
 
     def publisher(
-        self, *, when_down: str = WAIT, when_lost: str = FAIL, **options: Any
+        self,
+        *,
+        when_down: Literal["wait", "fail"] = WAIT,
+        when_lost: Literal["fail", "resend"] = FAIL,
+        **options: Any,
     ) -> Publisher:
-        """A `Publisher` on a channel of its own, on one connection after the other.
+        """Make a `Publisher` on a channel of its own, on one connection after the other.
 
         :param when_down: "wait" for a connection (bounded by `max_waiting` and `timeout`, 30 s
             unless given), or "fail" with ConnectionWrongStateError
@@ -204,9 +314,11 @@ class RecoveringService(Events, Tally, ClientService):
             raise ValueError('when_down is "wait" or "fail", when_lost is "fail" or "resend"')
         options.setdefault("timeout", 30.0)
         channel = RecoveringChannel(self)
+        life = self._collecting
 
         def ended(publisher: Publisher) -> None:
-            self._keep_publisher(publisher)
+            life.discard(publisher)
+            self._totals.keep_publisher(publisher)
             channel.close()
 
         publisher = RecoveringPublisher(
@@ -217,20 +329,14 @@ class RecoveringService(Events, Tally, ClientService):
             reactor=self.reactor,
             **options,
         )
-        self._publishers.add(publisher)
-        channel.on_open = publisher.go_on
+        life.publishers.add(publisher)
+        self._totals.publishers.add(publisher)
+        channel._on_open = publisher.go_on
         self._add_channel(channel)
         return publisher
 
-    def _why_down(self) -> BaseException | None:
-        if self.connection is not None:
-            return None
-        if self.trouble is None and not self.running:
-            return NotConnected("startService() was not called")
-        return self.trouble
-
     def when_ready(self) -> defer.Deferred[TwistedProtocolConnection]:
-        """A Deferred that fires with the connection when there is one with everything on it.
+        """Return a Deferred that fires with the connection when it is there and recovered.
 
         It fails with CancelledError when the service stops.
         """
@@ -240,14 +346,17 @@ class RecoveringService(Events, Tally, ClientService):
         self,
         failAfterFailures: int | None = None,  # noqa: N803
     ) -> defer.Deferred[Any]:
-        """As ClientService's: fires with the TwistedProtocolConnection."""
+        """As ClientService's: fires with the TwistedProtocolConnection.
+
+        :param failAfterFailures: after so many failed attempts it fails with the last reason
+        """
         ask = super().whenConnected
-        connected = self._in_a_turn_of_its_own(None)
+        connected = self._next_turn(None)
         connected.addCallback(lambda _: ask(failAfterFailures))
         connected.addCallback(lambda link: link.connection)
-        return connected.addBoth(self._in_a_turn_of_its_own)
+        return connected.addBoth(self._next_turn)
 
-    def _in_a_turn_of_its_own(self, result: Any) -> defer.Deferred[Any]:
+    def _next_turn(self, result: Any) -> defer.Deferred[Any]:
         """Let what waits for a result go on a little later.
 
         ClientService fires its Deferreds from within its state machine, which refuses
@@ -262,17 +371,17 @@ class RecoveringService(Events, Tally, ClientService):
 
         While it stops this means: once it has, and with the channels that are made from now on.
         """
-        if self._stops:
-            if self._before_restart is None:
-                self._before_restart = (list(self._publishers), list(self._channels))
+        if self._phase is Phase.STOPPING:
+            self._phase, self._next_life = Phase.RESTARTING, Life()
+        if self._phase is not Phase.STOPPED:
             return
-        if not self.running and self.parent is None:
-            # Alone, nobody else would stop it in good order. An Application does.
+        self._phase = Phase.RUNNING
+        if self.parent is None:
+            # Alone, nothing else would stop it in good order. An Application does.
             self._shutdown_trigger = self.reactor.addSystemEventTrigger(
                 "before", "shutdown", self._stop_with_reactor
             )
-        if not self.running:
-            self._begin_down_time()
+        self._totals.begin_down_time()
         super().startService()
 
     def _stop_with_reactor(self) -> Any:
@@ -282,7 +391,8 @@ class RecoveringService(Events, Tally, ClientService):
     def stopService(self) -> defer.Deferred[None]:  # noqa: N802
         """Stop consuming, let handlers and publishers finish, settle, close.
 
-        Its channels are closed for good; a service that is started again begins with new ones.
+        Its channels are closed for good, what was declared on them is forgotten; a service that is
+        started again begins with new ones.
 
         :returns: a Deferred that fires when the connection is closed: at the latest after
             `drain_timeout`, 1 s more where a handler goes on although it was cancelled, and
@@ -291,46 +401,84 @@ class RecoveringService(Events, Tally, ClientService):
         trigger, self._shutdown_trigger = self._shutdown_trigger, None
         if trigger is not None:
             self.reactor.removeSystemEventTrigger(trigger)
-        self._before_restart = None
-        self._stops += 1
-
-        def start_again(result: Any) -> Any:
-            self._stops -= 1
-            if not self._stops and self._before_restart is not None:
-                self._before_restart = None
-                self.startService()
-            return result
-
-        stopped: defer.Deferred[None] = defer.Deferred()  # cancelled, it leaves the rest alone
-        defer.Deferred.fromCoroutine(self._stop()).addBoth(start_again).chainDeferred(stopped)
+        stopped: defer.Deferred[None] = self._stop_waiters.wait()  # cancelled, the rest goes on
+        if self._phase is Phase.RESTARTING:
+            late, self._next_life = self._next_life, None
+            if late is not None:
+                self._end_life(late)
+        if self._phase in (Phase.STOPPING, Phase.RESTARTING):
+            self._phase = Phase.STOPPING
+            return stopped
+        self._phase = Phase.STOPPING
+        defer.Deferred.fromCoroutine(self._stop()).addBoth(self._on_stopped)
         return stopped
 
     async def _stop(self) -> None:
+        life = self._life
         deadline = self.reactor.seconds() + self.drain_timeout
-        await defer.DeferredList([each.stop(self.drain_timeout) for each in list(self._handlings)])
+        await defer.DeferredList([each.stop(self.drain_timeout) for each in list(life.handlings)])
         if self.connection is not None:
-            for publisher in list(self._publishers):
+            for publisher in list(life.publishers):
                 left = max(0.0, deadline - self.reactor.seconds())
                 flushing = publisher.flush().addTimeout(left, self.reactor)
                 await flushing.addErrback(lambda _: None)
-        stopped = NotConnected("The service is stopped")
-        publishers, channels = self._before_restart or (self._publishers, self._channels)
-        for publisher in list(publishers):
-            publisher.close(stopped)
-        for channel in list(channels):
-            channel.shut(stopped)
-            self.forget(channel)
+        self._end_life(life)
         for running in list(self._running):
             running.cancel()
         # This may be an event's callback, within ClientService's state machine.
-        await self._in_a_turn_of_its_own(None)
-        self._end_down_time()
+        await self._next_turn(None)
+        self._totals.end_down_time()
         await super().stopService()
-        await self._in_a_turn_of_its_own(None)
+        await self._next_turn(None)
+
+    def _end_life(self, life: Life) -> None:
+        """Close what is left of a life."""
+        stopped = NotConnected("The service is stopped")
+        for publisher in list(life.publishers):
+            publisher.close(stopped)
+        for channel in list(life.channels):
+            channel._shut(stopped)
+            life.discard(channel)
+
+    def _on_stopped(self, result: Any) -> None:
+        restarting = self._phase is Phase.RESTARTING
+        self._end_life(self._life)  # what was made while it stopped
+        self._recovery.forget()
+        self._phase = Phase.STOPPED
+        self._life, self._next_life = self._next_life or Life(), None
+        if restarting:
+            self.startService()
+        self._stop_waiters.fire(result)
 
     # For the channels of this service
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    @property
+    def _collecting(self) -> Life:
+        """The life to which what is made now belongs."""
+        return self._next_life or self._life
+
+    @property
+    def _channels(self) -> OrderedSet:
+        return self._collecting.channels
+
+    @property
+    def _callbacks(self) -> dict[str, list[Callable[..., Any]]]:
+        return self._events.callbacks
+
+    def _entities(self) -> Iterator[Entity]:
+        """All that was recorded, consumers included."""
+        yield from self.recorder
+        for channel in list(self._life.channels):
+            yield from channel.subscriptions
+
+    def _why_down(self) -> BaseException | None:
+        if self.connection is not None:
+            return None
+        if self.trouble is None and not self.running:
+            return NotConnected("startService() was not called")
+        return self.trouble
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run something that the end of the service cancels."""
         running = defer.Deferred.fromCoroutine(coroutine)
         self._running.add(running)
@@ -340,103 +488,137 @@ class RecoveringService(Events, Tally, ClientService):
 
         running.addBoth(ended)
 
-    def forget(self, channel: RecoveringChannel) -> None:
-        """A channel was closed for good."""
-        self._channels.discard(channel)
+    def _forget(self, channel: RecoveringChannel) -> None:
+        """Forget a channel that was closed for good."""
+        self._life.discard(channel)
+        if self._next_life is not None:
+            self._next_life.discard(channel)
 
-    def end_subscriptions(self, queue: str) -> None:
-        """A queue was deleted by this client."""
-        for channel in list(self._channels):
-            for subscription in channel.subscriptions:
-                if subscription.queue_name == queue:
-                    subscription.end()
-                    channel.forget(subscription)
+    def _end_consumers_of(self, queue: str) -> None:
+        """Note that a queue was deleted by this client."""
+        for channel in list(self._life.channels):
+            channel._end_consumers_of(queue)
 
-    def on_consumer_ended(self, queue: str) -> None:
-        """A consumer of this queue was cancelled by this client, or its channel closed for good."""
+    def _on_consumer_ended(self, queue: str) -> None:
+        """Note that a consumer was cancelled by this client, or its channel closed for good."""
         name = self.recorder.current_name(queue)
-        if not any(channel.consumes_from(name) for channel in self._channels):
+        if not any(each._consumes_from(name) for each in self._life.channels):
             self.recorder.on_last_consumer_ended(name)
 
-    async def declare_again(self) -> None:
-        """Declare everything that was recorded on the connection in use."""
-        await self.recorder.declare_again(self.connection, self._on_renamed)
+    async def _retry_consumer(self, connection: Any, consumer: RecoveringConsumer) -> None:
+        await consumer.owner.retry(connection, consumer)
+
+    def _watch_sizes(self, channel: TwistedChannel) -> None:
+        """Look after messages that are too large for a channel."""
+        self._oversized.watch(channel)
 
     # The connection
+
+    def _get_renewed(self) -> Any:
+        """Return the credentials that the broker took last, None for those that were given."""
+        return self._renewed
 
     def _add_channel(self, channel: RecoveringChannel) -> None:
         self._channels.add(channel)
         connection = self.connection
-        restarting = self._before_restart is not None  # the next connection will have it
+        restarting = self._next_life is not None  # the next connection will have it
         if connection is not None and connection.is_open and not restarting:
-            channel.open_on(connection)
+            channel._open_on(connection)
 
     async def _establish(self) -> TwistedProtocolConnection:
-        """One attempt: connect, and bring everything back."""
-        self.tell("recovering")
+        """Make one attempt: connect, and bring everything back."""
+        self._events.tell("recovering")
         try:
-            connection = await connecting.connect_any(
-                self._places, self._make, self.reactor, self._options
-            )
-            recovering = defer.Deferred.fromCoroutine(self._recover(connection))
+            connection = await connect_any(self._places, self._make, self.reactor, self._options)
             try:
-                await recovering.addTimeout(self._recovery_timeout, self.reactor)
+                await self._watchdog.watch(lambda: self._recover(connection))
                 if connection.is_closed:
                     raise fresh_exception(await connection.when_closed())
             except BaseException:
                 self.connection = None
-                self._keep_connection(connection)
-                connecting.drop(connection)
+                self._recovery.end()
+                self._totals.keep_connection(connection)
+                drop(connection)
                 raise
         except (Exception, asyncio.CancelledError) as why:
             if self.running:  # else it was cancelled by the end of the service
-                self.failed_attempts += 1
-                self.trouble = fresh_exception(why)
-                self._failed_in_a_row += 1
-                if self._failed_in_a_row == 1:
-                    # Twisted's log has each, but is seen only where it is begun; a warning always.
-                    LOGGER.warning("No usable connection to %s: %s; trying again", self._name, why)
-                self.tell("recovery failed", why)
+                self._on_attempt_failed(why)
             raise
         self._on_connected(connection)
         return cast(TwistedProtocolConnection, connection)
 
-    async def _recover(self, connection: Any) -> None:
+    def _on_attempt_failed(self, why: BaseException) -> None:
+        self._totals.failed_attempts += 1
+        self.trouble = fresh_exception(why)
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row == 1:
+            # Twisted's log has each, but is seen only where it is begun; a warning always.
+            LOGGER.warning("No usable connection to %s: %s; trying again", self._name, why)
+        self._events.tell("recovery failed", why)
+
+    async def _recover(self, connection: TwistedProtocolConnection) -> None:
         connection.add_on_connection_blocked_callback(
-            lambda _connection, frame: self.tell("blocked", frame.method.reason)
+            lambda _connection, frame: self._events.tell("blocked", frame.method.reason)
         )
-        connection.add_on_connection_unblocked_callback(lambda *_: self.tell("unblocked"))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._events.tell("unblocked"))
         if self._setup is not None:
-            await connecting.maybe_await(self._setup(await connection.channel()))
-        declaring = await connection.channel()
-        await self.recorder.declare_on(declaring, self._on_renamed)
-        declaring.close()
+            self._watchdog.answered("setup")
+            await maybe_await(self._setup(await connection.channel()))
+        self._watchdog.answered("declaring")
+        await self._recovery.declare_on(connection)
         self.connection = connection  # channels made from now on see to themselves
-        for channel in list(self._channels):
-            await channel.recover_on(connection)
+        self._watchdog.answered("opening channels")
+        opening = []
+        for channel in list(self._life.channels):
+            opened = defer.Deferred.fromCoroutine(channel._recover_on(connection))
+            opening.append(opened.addBoth(self._on_channel_recovered, channel, connection))
+        await defer.gatherResults(opening, consumeErrors=True).addErrback(_first_reason)
 
-    def _on_renamed(self, old: str, new: str) -> None:
-        self.tell("queue renamed", old, new)
+    def _on_channel_recovered(
+        self, result: Any, channel: RecoveringChannel, connection: TwistedProtocolConnection
+    ) -> Any:
+        """Let a channel that could not be opened try by itself; the others go on without it."""
+        self._watchdog.answered()
+        why = getattr(result, "value", None)
+        if why is None or not connection.is_open or isinstance(why, defer.CancelledError):
+            return result
+        self._events.tell("recovery failed", why)
+        channel._open_later(connection)
+        return None
 
-    def _on_connected(self, connection: Any) -> None:
+    def _on_connected(self, connection: TwistedProtocolConnection) -> None:
         self.connection = connection
         self.trouble = None
         self._failed_in_a_row = 0
+        self._connected_at = self.reactor.seconds()
         connection.when_closed().addCallback(self._on_lost, connection)
-        self._end_down_time()
+        self._recovery.begin(connection)
+        self._totals.end_down_time()
         first, self._connected_before = not self._connected_before, True
-        self.reconnects += not first
+        self._totals.reconnects += not first
+        LOGGER.info("%s to %s", "Connected" if first else "Connected again", self._name)
         # Later: then ClientService knows of the connection, and may be told to stop.
-        self.reactor.callLater(0, self.tell, "connected" if first else "recovered", connection)
+        event: EventName = "connected" if first else "recovered"
+        self.reactor.callLater(0, self._events.tell, event, connection)
 
-    def _on_lost(self, reason: Any, connection: Any) -> None:
-        self._keep_connection(connection)
+    def _on_lost(self, reason: Any, connection: TwistedProtocolConnection) -> None:
+        self._totals.keep_connection(connection)
+        self._renewed = connection.renewed_credentials or self._renewed
         if connection is self.connection:
             self.connection = None
+            self._recovery.end()
         self.trouble = fresh_exception(reason)
+        lasted = self.reactor.seconds() - self._connected_at >= LASTING
+        self._short_lived = 0 if lasted else self._short_lived + 1
         if self.running:
-            self._begin_down_time()
-            self.tell("lost", reason)
+            self._totals.begin_down_time()
+            self._events.tell("lost", reason)
+
+
+def _first_reason(failure: Any) -> Any:
+    """Take the reason out of gatherResults()'s."""
+    reason = failure.check(defer.FirstError) and failure.value.subFailure
+    return reason or failure
 
 
 __all__ = ["EVENTS", "Link", "RecoveringService"]

@@ -2,78 +2,97 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.stats import ConnectionStats, ServiceStats
 
+from .entities import Entity, State
+
 if TYPE_CHECKING:
     from pika_twisted.consuming.handlers import Handling
+    from pika_twisted.protocol import TwistedProtocolConnection
     from pika_twisted.publisher import Publisher
 
 
-class Tally:
-    """The part of `RecoveringService` that counts: over connections, handlings and publishers.
+class Totals:
+    """Counts over connections, handlings and publishers.
 
     Those in use count themselves; here is what the ended ones leave.
+
+    :param reactor: for its clock
     """
 
-    connection: Any
-
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any) -> None:
         self.reconnects = 0
         self.failed_attempts = 0
         self.dropped = 0
-        self._handlings = OrderedSet()
-        self._publishers = OrderedSet()
+        self.handlings = OrderedSet()
+        self.publishers = OrderedSet()
+        self._reactor = reactor
         self._earlier = ConnectionStats()
         self._of_the_ended: Counter[str] = Counter()
         self._down_since: float | None = None
         self._down_seconds = 0.0
 
-    def stats(self) -> ServiceStats:
-        """What this service has done since its start, in numbers."""
-        now = self.connection.stats() if self.connection is not None else ConnectionStats()
-        down = 0.0 if self._down_since is None else time.monotonic() - self._down_since
+    def stats(
+        self, connection: TwistedProtocolConnection | None, entities: Iterable[Entity]
+    ) -> ServiceStats:
+        """Return the numbers of now.
+
+        :param connection: the one in use
+        :param entities: what the service has recorded, consumers included
+        """
+        now = connection.stats() if connection is not None else ConnectionStats()
+        down = 0.0 if self._down_since is None else self._reactor.seconds() - self._down_since
         counts = Counter(self._of_the_ended)
-        for handling in self._handlings:
+        for handling in self.handlings:
             counts.update(_of_handling(handling))
-        for publisher in self._publishers:
+        for publisher in self.publishers:
             counts.update(_of_publisher(publisher))
+        recorded = list(entities)
+        # Also while they are being asked for again.
+        refused = [each for each in recorded if each.reason is not None]
+        states = Counter(entity.state for entity in recorded if entity.reason is None)
         return ServiceStats(
-            connected=self.connection is not None,
+            connected=connection is not None,
             reconnects=self.reconnects,
             failed_attempts=self.failed_attempts,
             down_seconds=self._down_seconds + down,
             dropped=self.dropped,
-            in_flight=sum(each.in_flight for each in self._publishers),
-            waiting=sum(each.waiting for each in self._publishers),
+            in_flight=sum(each.in_flight for each in self.publishers),
+            waiting=sum(each.waiting for each in self.publishers),
             connection=self._earlier.plus(now),
+            declared=states[State.DECLARED],
+            recovering=states[State.RECOVERING] + states[State.RECORDED],
+            refused=tuple(each.status() for each in refused),
             **counts,
         )
 
-    def _keep_connection(self, connection: Any) -> None:
-        """This connection has ended."""
+    def keep_connection(self, connection: TwistedProtocolConnection) -> None:
+        """Add the numbers of a connection that has ended."""
         self._earlier = self._earlier.plus(connection.stats())
 
-    def _keep_handling(self, handling: Handling) -> None:
-        """This one has ended."""
-        self._handlings.discard(handling)
+    def keep_handling(self, handling: Handling) -> None:
+        """Add the numbers of a handling that has ended, and forget it."""
+        self.handlings.discard(handling)
         self._of_the_ended.update(_of_handling(handling))
 
-    def _keep_publisher(self, publisher: Publisher) -> None:
-        """This one has ended."""
-        self._publishers.discard(publisher)
+    def keep_publisher(self, publisher: Publisher) -> None:
+        """Add the numbers of a publisher that has ended, and forget it."""
+        self.publishers.discard(publisher)
         self._of_the_ended.update(_of_publisher(publisher))
 
-    def _begin_down_time(self) -> None:
-        self._down_since = time.monotonic()
+    def begin_down_time(self) -> None:
+        """Count the seconds from now on as down."""
+        self._down_since = self._reactor.seconds()
 
-    def _end_down_time(self) -> None:
+    def end_down_time(self) -> None:
+        """Stop counting."""
         if self._down_since is not None:
-            self._down_seconds += time.monotonic() - self._down_since
+            self._down_seconds += self._reactor.seconds() - self._down_since
             self._down_since = None
 
 

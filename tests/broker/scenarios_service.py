@@ -29,6 +29,8 @@ class Seen(dict[str, list[Any]]):
             "consumer cancelled",
             "blocked",
             "unblocked",
+            "refused",
+            "restored",
         ):
             self[name] = []
             service.add_callback(name, lambda *values, name=name: self[name].append(values))
@@ -294,25 +296,87 @@ async def service_handlers_go_on(env: Env) -> None:
 
 
 @scenario(own_node=True, interface="ours", timeout=60)
-async def service_retries_a_topology_that_fails(env: Env) -> None:
-    """What can't be declared is tried again whole, told by one event; then it is there."""
+async def service_retries_what_is_refused(env: Env) -> None:
+    """What can't be declared is tried again by itself, told by one event; then it is there."""
     async with running(env) as (service, seen, name):
         channel = service.channel()
         queue = env.name()
         await channel.queue_declare(queue, durable=True)
         _, other = await env.open()
         await other.queue_delete(queue)
-        await other.queue_declare(
-            queue, durable=True, auto_delete=True
-        )  # not what the service will declare
-        await env.thread(env.control.cut_connection, name)
-        await env.until(lambda: len(seen["recovery failed"]) >= 3, "failed three times", 15)
-        for (reason,) in seen["recovery failed"]:
-            check("406" in str(reason) or "PRECONDITION" in str(reason), repr(reason))
-        equal(len(seen["recovered"]), 0, "recovered")
+        # Not what the service will declare.
+        await other.queue_declare(queue, durable=True, auto_delete=True)
+        await cut(env, service, seen, name)
+        ((entity, reason),) = seen["refused"]
+        equal((entity.kind, str(entity)), ("queue", f"queue {queue!r}"), "which")
+        equal(reason.reply_code, 406, "why")
+        await env.until(lambda: service.stats().refused[0].refusals >= 3, "refused three times", 15)
+        equal((len(seen["refused"]), len(seen["recovery failed"])), (1, 0), "told once")
+        check(channel.is_open, "the channel goes on")
         await other.queue_delete(queue)
+        await env.until(lambda: seen["restored"], "restored", 15)
+        equal(str(seen["restored"][0][0]), f"queue {queue!r}", "which")
+        await channel.queue_declare(queue, passive=True)
+
+
+@scenario(own_node=True, interface="ours", timeout=60)
+async def service_consumer_that_can_t_come_back_costs_no_other(env: Env) -> None:
+    """Three consumers on one channel, the queue of one is gone: nothing is delivered twice."""
+    async with running(env) as (service, seen, name):
+        channel = service.channel(prefetch_count=10)
+        _, other = await env.open()
+        queues = [env.name() for _ in range(3)]
+        handled: dict[str, list[tuple[bytes, bool]]] = {queue: [] for queue in queues}
+
+        async def handle(queue: str, messages: Any) -> None:
+            async for message in messages:
+                handled[queue].append((message.body, message.redelivered))
+                message.ack()
+
+        for queue in queues:
+            await other.queue_declare(queue, durable=True)
+            messages, _ = await channel.basic_consume(queue)
+            defer.ensureDeferred(handle(queue, messages))
+        await other.confirm_delivery()
+
+        async def reach(body: bytes) -> None:
+            for queue in (queues[0], queues[2]):
+                for number in range(20):
+                    await other.basic_publish("", queue, body + b"%d" % number)
+
+        await reach(b"before ")
+        await env.until(lambda: len(handled[queues[0]]) == len(handled[queues[2]]) == 20, "handled")
+        await other.queue_delete(queues[1])
+        await env.until(lambda: seen["refused"], "refused")
+        await cut(env, service, seen, name)
+        await reach(b"after ")
+        await env.until(lambda: len(handled[queues[0]]) == len(handled[queues[2]]) == 40, "handled")
+        await env.sleep(2)  # several attempts
+        for queue in (queues[0], queues[2]):
+            equal(len(handled[queue]), 40, "each once")
+            check(not any(again for _, again in handled[queue]), "none was delivered twice")
+        (refused,) = service.stats().refused
+        check(refused.kind == "consumer" and queues[1] in refused.name, repr(refused))
+        await other.queue_declare(queues[1], durable=True)
+        await other.basic_publish("", queues[1], b"back")
+        await env.until(lambda: handled[queues[1]], "the third is back", 15)
+        equal((service.stats().refused, service.reconnects), ((), 1), "restored")
+        check("connected" in seen and len(seen["restored"]) >= 1, "told")
+
+
+@scenario(own_node=True, interface="ours", timeout=60)
+async def service_fails_a_call_with_the_broker_s_reason(env: Env) -> None:
+    """A call for which the broker closes the whole connection is not made again."""
+    async with running(env) as (service, seen, _name):
+        channel = service.channel()
+        queue, exchange = env.name(), env.name("exchange")
+        await channel.queue_declare(queue, exclusive=True)
+        why: Any = await env.failure(channel.exchange_declare(exchange, "no-such-type"))
+        check(isinstance(why, exceptions.ConnectionClosedByBroker), repr(why))
+        equal(why.reply_code, 503, "code")
         await env.until(lambda: seen["recovered"], "recovered", 15)
         await channel.queue_declare(queue, passive=True)
+        equal((service.reconnects, list(service.recorder.exchanges)), (1, []), "once")
 
 
 @scenario(interface="ours", timeout=60)

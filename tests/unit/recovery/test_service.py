@@ -7,130 +7,18 @@ import re
 import weakref
 from typing import Any
 
-import pika
 import pytest
 from pika import exceptions, spec
-from twisted.internet import defer, error
+from twisted.internet import error
 from twisted.logger import eventAsText, globalLogPublisher
 
 from pika_twisted import ConnectionRefused, NotConnected
 from pika_twisted.recovery.events import Events
-from pika_twisted.recovery.recorder import Recorder
 from pika_twisted.recovery.service import RecoveringService
+from pika_twisted.stats import State
 from pika_twisted.transport.read_gate import WaterMarks
 from tests.support.outcome import watch
-from tests.support.service import World, settled
-
-# The recorder
-
-
-class Declared:
-    """A TwistedChannel that writes down what is declared on it; names queues by counting."""
-
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-        self.named = 100
-
-    def __getattr__(self, name: str) -> Any:
-        def call(**arguments: Any) -> defer.Deferred[Any]:
-            self.calls.append((name, arguments.get("queue") or arguments.get("exchange") or ""))
-            self.named += 1
-            return defer.succeed(declared(arguments.get("queue") or f"amq.gen-{self.named}"))
-
-        return call
-
-
-def declared(name: str) -> Any:
-    return pika.frame.Method(1, spec.Queue.DeclareOk(name, 0, 0))
-
-
-def test_the_recorder_remembers_what_is_still_there() -> None:
-    recorder = Recorder()
-    for name in ("a", "b", "gone"):
-        recorder.note("exchange_declare", {"exchange": name, "passive": False}, None)
-        recorder.note("queue_declare", {"queue": name, "passive": False}, declared(name))
-        recorder.note("queue_bind", {"queue": name, "exchange": name, "routing_key": "k"}, None)
-        recorder.note("queue_bind", {"queue": name, "exchange": "a", "routing_key": "k"}, None)
-    recorder.note("exchange_declare", {"exchange": "looked at", "passive": True}, None)
-    recorder.note("queue_declare", {"queue": "looked at", "passive": True}, declared("looked at"))
-    recorder.note("exchange_bind", {"destination": "b", "source": "a", "routing_key": ""}, None)
-    recorder.note("exchange_bind", {"destination": "gone", "source": "a"}, None)
-    recorder.note("exchange_bind", {"destination": "a", "source": "b"}, None)
-    recorder.note("exchange_unbind", {"destination": "a", "source": "b", "arguments": None}, None)
-    recorder.note("queue_unbind", {"queue": "b", "exchange": "a", "routing_key": "k"}, None)
-    recorder.note("exchange_delete", {"exchange": "gone"}, None)
-    recorder.note("queue_delete", {"queue": "gone"}, None)
-    recorder.note("basic_qos", {"prefetch_count": 1}, None)
-    assert list(recorder.exchanges) == ["a", "b"]
-    assert list(recorder.queues) == ["a", "b"]
-    assert [b["destination"] for b in recorder.exchange_bindings.values()] == ["b"]
-    bound = [(b["queue"], b["exchange"]) for b in recorder.queue_bindings.values()]
-    assert bound == [("a", "a"), ("b", "b")]
-    assert "2 exchanges, 2 queues, 3 bindings" in repr(recorder)
-
-
-def test_names_follow_a_queue_that_the_broker_names() -> None:
-    recorder = Recorder()
-    recorder.note("queue_declare", {"queue": ""}, declared("amq.gen-1"))
-    recorder.note("queue_bind", {"queue": "amq.gen-1", "exchange": "x", "routing_key": ""}, None)
-    renamed: list[Any] = []
-    channel = Declared()
-    for _ in range(30):
-        watch(
-            defer.Deferred.fromCoroutine(
-                recorder.declare_on(channel, lambda *names: renamed.append(names))
-            )
-        ).result()
-    latest = renamed[-1][1]
-    (binding,) = recorder.queue_bindings.values()
-    assert binding["queue"] == latest == recorder.current_name(renamed[-1][0])
-    assert recorder.current_name(renamed[-8][0]) == latest
-    assert recorder.current_name("other") == "other"
-    assert len(recorder._renamed) <= 20
-
-
-def test_a_name_that_a_broker_gives_again_is_the_queue_s() -> None:
-    recorder = Recorder()
-    recorder.note("queue_declare", {"queue": ""}, declared("first"))
-    for name in ("second", "first"):
-        answer = defer.succeed(declared(name))
-        channel = type("Names", (), {"queue_declare": lambda self, queue, answer=answer: answer})()
-        watch(defer.Deferred.fromCoroutine(recorder.declare_on(channel, lambda *_: None))).result()
-        assert list(recorder.queues) == [name]
-        assert name not in recorder._renamed  # else current_name() would never return
-        assert [recorder.current_name(each) for each in ("first", "second")] == [name] * 2
-
-
-def test_a_queue_s_own_name_as_routing_key_follows_it() -> None:
-    recorder = Recorder()
-    recorder.note("queue_declare", {"queue": ""}, declared("amq.gen-1"))
-    for key in ("amq.gen-1", "k"):
-        bound = {"queue": "amq.gen-1", "exchange": "x", "routing_key": key}
-        recorder.note("queue_bind", bound, None)
-    channel = Declared()
-
-    async def again() -> None:
-        await recorder.declare_on(channel, lambda *_: None)
-        await recorder.declare_queue(channel, "deleted meanwhile", lambda *_: None)
-
-    watch(defer.Deferred.fromCoroutine(again())).result()
-    now = recorder.current_name("amq.gen-1")
-    assert now != "amq.gen-1"
-    bound_now = [(b["queue"], b["routing_key"]) for b in recorder.queue_bindings.values()]
-    assert bound_now == [(now, now), (now, "k")]
-    assert channel.calls == [("queue_declare", ""), ("queue_bind", now), ("queue_bind", now)]
-
-
-def test_a_binding_without_a_routing_key_has_the_queue_s_name_for_one() -> None:
-    recorder = Recorder()
-    for key in (None, ""):
-        recorder.note("queue_bind", {"queue": "q", "exchange": "x", "routing_key": key}, None)
-    assert [b["routing_key"] for b in recorder.queue_bindings.values()] == [None, ""]
-    recorder.note("queue_unbind", {"queue": "q", "exchange": "x", "routing_key": "q"}, None)
-    assert [b["routing_key"] for b in recorder.queue_bindings.values()] == [""]
-
-
-# The service
+from tests.support.service import World, reconnect, settled, started
 
 
 def test_it_says_everything_again_in_order(world: World) -> None:
@@ -264,24 +152,44 @@ def test_a_call_interrupted_by_a_loss_is_made_again(world: World) -> None:
     assert calling.result().method.queue == "q"
 
 
-def test_a_topology_that_is_refused_is_tried_whole_again(world: World) -> None:
-    world.start()
-    channel = world.service.channel()
-    world.broker.run()
-    calling = watch(channel.queue_declare("q"))
-    world.broker.run()
-    calling.result()
+def test_what_is_refused_is_tried_again_by_itself(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rest is there meanwhile; the refusal is told once, and once more where it changes."""
+    caplog.set_level(logging.INFO, "pika_twisted")
+    channel = started(world)
+    told: list[Any] = []
+    world.service.add_callback("refused", lambda entity, reason: told.append((entity, reason)))
+    world.service.add_callback("restored", told.append)
+    settled(world, channel.exchange_declare("x")).result()
+    settled(world, channel.queue_declare("q")).result()
+    settled(world, channel.queue_bind("q", "x", "k")).result()
     world.broker.refuse = spec.Queue.Declare
-    world.lose()
-    for _ in range(3):
-        world.broker.run(1)
-    assert world.told[:2] == ["connected", "lost"]
-    assert world.told.count("recovery failed") == 3
-    assert not channel.is_open
+    reconnect(world)
+    assert world.told == ["connected", "lost", "recovered"] and channel.is_open
+    ((entity, reason),) = told
+    assert (entity.kind, str(entity), entity.state) == ("queue", "queue 'q'", State.REFUSED)
+    assert reason.reply_code == 406 and entity.reason is reason
+    stats = world.service.stats()
+    assert (stats.declared, stats.recovering) == (2, 0)  # the exchange, and the binding
+    assert [str(each) for each in stats.refused] == ["queue 'q'"]
+    asked = len(world.broker.asked(spec.Queue.Declare))
+    for _ in range(120):
+        world.broker.run(0.5)
+    again = len(world.broker.asked(spec.Queue.Declare)) - asked
+    assert 8 <= again <= 10  # after 0.1, 0.2, 0.4 ... 30 s
+    assert len(told) == 1
+    (error,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert error.getMessage().startswith("Refused: queue 'q': (406, 'PRECONDITION_FAILED')")
     world.broker.refuse = None
-    world.broker.run(1)
-    assert world.told[-1] == "recovered"
-    assert channel.is_open
+    world.broker.run(30)
+    world.broker.run()
+    assert [str(each) for each in told[1:]] == ["queue 'q'"]
+    (restored,) = [each for each in caplog.records if each.getMessage()[:8] == "Restored"]
+    assert (restored.levelname, restored.getMessage()) == ("INFO", "Restored: queue 'q'")
+    assert (world.service.stats().refused, world.service.stats().declared) == ((), 3)
+    assert world.told == ["connected", "lost", "recovered"]
+    world.finish()
 
 
 def test_a_queue_that_was_full_holds_up_no_later_connection(
@@ -359,33 +267,6 @@ def test_what_would_fail_on_each_connection_is_refused(
     assert world.service.connection is not None
 
 
-@pytest.mark.parametrize("end", ["queue_unbind", "queue_delete", "exchange_unbind"])
-def test_an_auto_delete_exchange_goes_with_its_last_binding(end: str) -> None:
-    """So it does at the broker, and what it is bound to as a destination with it."""
-    recorder = Recorder()
-    for name, auto_delete in (("first", True), ("second", True), ("stays", False), ("new", True)):
-        recorder.note("exchange_declare", {"exchange": name, "auto_delete": auto_delete}, None)
-    recorder.note("queue_declare", {"queue": "q"}, declared("q"))
-    binding = {"queue": "q", "exchange": "second", "routing_key": "k"}
-    other = {**binding, "routing_key": "other"}
-    stays = {**binding, "exchange": "stays"}
-    for each in (binding, other, stays):
-        recorder.note("queue_bind", each, None)
-    chain = {"destination": "second", "source": "first"}
-    recorder.note("exchange_bind", chain, None)
-    recorder.note("queue_unbind", other, None)
-    recorder.note("queue_unbind", {**other, "exchange": "new"}, None)  # there was none
-    recorder.note("queue_unbind", stays, None)
-    assert list(recorder.exchanges) == ["first", "second", "stays", "new"]
-    if end == "exchange_unbind":
-        recorder.note("exchange_unbind", chain, None)
-        assert list(recorder.exchanges) == ["second", "stays", "new"]
-        return
-    recorder.note(end, binding if end == "queue_unbind" else {"queue": "q"}, None)
-    assert list(recorder.exchanges) == ["stays", "new"]
-    assert not recorder.exchange_bindings and not recorder.queue_bindings
-
-
 @pytest.mark.parametrize("end", ["cancel", "cancel while down", "close", "close the queue"])
 def test_an_auto_delete_queue_goes_with_its_last_consumer(world: World, end: str) -> None:
     world.start()
@@ -418,9 +299,7 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer(world: World, end: str
     assert not recorder.queue_bindings
 
 
-def test_no_number_goes_backwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("pika_twisted.recovery.totals.time.monotonic", lambda: now[0])
+def test_no_number_goes_backwards(world: World) -> None:
     world.start()
     service, broker = world.service, world.broker
     channel = service.channel()
@@ -428,25 +307,28 @@ def test_no_number_goes_backwards(world: World, monkeypatch: pytest.MonkeyPatch)
     settled(world, channel.queue_declare("q")).result()
     settled(world, channel.basic_consume("q", consumer_tag="t")).result()
     service.startService()  # which changes nothing
-    now[0] += 10
+    broker.run(10)
     assert service.stats().down_seconds == 0
     broker.peer.deliver(channel.current, "t", b"x", b"y")
     world.lose()
     settled(world, channel.basic_cancel("t")).result()
     assert service.stats().dropped == 2
     received = service.stats().connection.bytes_received
-    broker.refuse = spec.Queue.Declare
-    now[0] += 3
+    broker.refuse = spec.Channel.Open
     broker.run(1)
     assert service.stats().connection.bytes_received > received + 100  # of the failed attempt
     broker.refuse = None
     broker.run(1)
-    assert service.stats().down_seconds == 3
+    assert service.stats().down_seconds == 2
     world.finish()
-    now[0] += 50  # stopped is not down
-    assert service.stats().down_seconds == 3
+    broker.run(50)  # stopped is not down
+    assert service.stats().down_seconds == 2
     world.start()
-    assert service.stats().down_seconds == 3
+    assert service.stats().down_seconds == 2
+
+
+class Value:
+    """Something that an event may be told with."""
 
 
 def test_a_log_that_keeps_events_keeps_no_connection() -> None:
@@ -455,7 +337,7 @@ def test_a_log_that_keeps_events_keeps_no_connection() -> None:
     globalLogPublisher.addObserver(kept.append)
     try:
         told = Events()
-        value = Declared()
+        value = Value()
         seen: list[Any] = []
         told.add_callback("connected", seen.append)
         told.tell("connected", value)
@@ -638,10 +520,11 @@ def test_a_consumer_with_its_own_prefetch_is_asked_for_until_the_broker_takes_it
     world.broker.run(1)
     world.broker.run(1)
     refused = sum(isinstance(m, spec.Basic.Consume) for m in world.broker.heard[heard:])
-    assert refused and not channel.is_open and world.service.trouble is not None
+    assert refused and channel.is_open and not channel.current.consumer_tags
     world.broker.refuse = None
     for _ in range(30):
         world.broker.run(1)
     assert channel.is_open and channel.consumer_tags == ["of 1"]
-    counts = [qos.prefetch_count for qos in world.broker.asked(spec.Basic.Qos)]
-    assert counts[-2:] == [1, 9]
+    methods = [each for each in world.broker.heard if each.NAME in ("Basic.Qos", "Basic.Consume")]
+    assert methods[-1].NAME == "Basic.Consume" and methods[-2].prefetch_count == 1
+    assert channel.current.consumer_tags == []  # it has a channel of its own

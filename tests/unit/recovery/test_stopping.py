@@ -46,12 +46,12 @@ def test_stopped_by_the_callback_of_an_event(world: World, event: str) -> None:
     stopping: list[Any] = []
     channel = world.service.channel()
     world.start()
-    settled(world, channel.queue_declare("")).result()
+    settled(world, channel.queue_declare("", exclusive=True)).result()
     world.service.add_callback(
         event, lambda *_: stopping or stopping.append(watch(world.service.stopService()))
     )
     if event == "connected":
-        world.service.tell(event, world.service.connection)
+        world.service._events.tell("connected", world.service.connection)
     world.broker.reachable = event != "recovery failed"
     reconnect(world)
     world.broker.run(1)

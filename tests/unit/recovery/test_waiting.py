@@ -84,7 +84,7 @@ def test_ready_is_waited_for_in_the_callback_of_an_event(world: World, event: st
     world.service.add_callback(event, lambda *_: waiting.append(watch(world.service.when_ready())))
     channel = started(world)
     settled(world, channel.queue_declare("q")).result()
-    world.broker.refuse = spec.Queue.Declare
+    world.broker.refuse = spec.Channel.Open
     reconnect(world)
     world.broker.refuse = None
     world.broker.run(2)
