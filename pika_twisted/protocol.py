@@ -101,9 +101,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         self._buffer_size = buffer_size
         self._failure_observed = False  # a failure is reported without `ready`
         self._ready_waiters = Waiters()
-        self._ready_result: tuple[Any] | None = None
         self._closed_waiters = Waiters()
-        self._close_reason: tuple[Any] | None = None
         self._drain: WriteDrain | None = None
         self._impl = _TwistedConnectionAdapter(
             parameters,
@@ -162,7 +160,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         It fails with the reason when the connection has ended. Cancelling it cancels nothing else.
         """
         self._failure_observed = True
-        return self._wait(self._ready_waiters, self._ready_result)
+        return self._ready_waiters.wait()
 
     def when_closed(self) -> defer.Deferred[Reason]:
         """A new Deferred that fires with the reason when the connection has ended, at any time.
@@ -172,14 +170,7 @@ class TwistedProtocolConnection(protocol.Protocol):
 
         Cancelling it cancels nothing else.
         """
-        return self._wait(self._closed_waiters, self._close_reason)
-
-    @staticmethod
-    def _wait(waiters: Waiters, result: tuple[Any] | None) -> defer.Deferred[Any]:
-        deferred = waiters.wait()
-        if result is not None:
-            waiters.fire(result[0])
-        return deferred
+        return self._closed_waiters.wait()
 
     def drained(self) -> defer.Deferred[None]:
         """A Deferred that fires when the transport can take more without piling it up.
@@ -361,7 +352,7 @@ class TwistedProtocolConnection(protocol.Protocol):
         if ready is not None and not ready.called:
             self._fail_ready(ready, reason)
         if drain is not None:
-            drain.lost(self._close_reason[0] if self._close_reason else reason)
+            drain.lost(self._closed_waiters.result or reason)
 
     # What the connection tells us
 
@@ -375,17 +366,12 @@ class TwistedProtocolConnection(protocol.Protocol):
 
     def _on_ready_fired(self, result: Any) -> Any:
         """Look at what `ready` came to."""
-        if self._close_reason is not None:
+        if self._closed_waiters.concluded:
             return result  # connectionReady() was still at work when the connection ended
-        self._tell_ready_waiters(result)
+        self._ready_waiters.conclude(result)
         if isinstance(result, Failure) and result.check(defer.CancelledError):
             self._drop()  # while connectionReady() was still at work
         return result
-
-    def _tell_ready_waiters(self, result: Any) -> None:
-        """Remember a result for `when_ready()`, and fire its waiters with it."""
-        self._ready_result = (result,)
-        self._ready_waiters.fire(result)
 
     def _on_ready_cancelled(self, _ready: defer.Deferred[Any]) -> None:
         self.ready = None
@@ -418,15 +404,15 @@ class TwistedProtocolConnection(protocol.Protocol):
 
     def _fire_closed(self, why: Any) -> None:
         """Tell everybody who waits for the end."""
-        if self._close_reason is not None:
+        if self._closed_waiters.concluded:
             return
         value = why.value if isinstance(why, Failure) else why
-        self._close_reason = (value,)
+        self._closed_waiters.remember(value)
         closed, self.closed = self.closed, None
         if closed is not None and not closed.called:
             closed.callback(value)
         self._closed_waiters.fire(value)
-        self._tell_ready_waiters(Failure(as_exception(value)))
+        self._ready_waiters.conclude(Failure(as_exception(value)))
 
 
 # As it is here: one that was put into the class itself, to trace what comes, is called, too.

@@ -15,6 +15,7 @@ from .ledger import Ledger
 
 if TYPE_CHECKING:
     from .consumer import Consumer
+    from .consumers import Consumers
 
 #: What `ack_batching = True` means.
 BATCH = 100
@@ -25,7 +26,7 @@ class Settling:
 
     _channel: Any
     _encoder: Any
-    _details: dict[str, Consumer]
+    _records: Consumers
 
     def __init__(self) -> None:
         self._ledger: Ledger | None = None
@@ -95,7 +96,7 @@ class Settling:
         self._encoder = ledger
         if ours:
             self._channel.encoder.has_ledger = True  # no ack goes past the ledger any more
-        for consumer in self._details.values():
+        for consumer in self._records:
             self._note_deliveries(consumer)
         return ledger
 

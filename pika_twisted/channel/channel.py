@@ -7,7 +7,7 @@ message have a module each. What they have in common is `_call()`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from pika import exceptions as pika_exceptions
@@ -18,17 +18,18 @@ from pika_twisted import _instruments
 from pika_twisted._arguments import check_auto_ack
 from pika_twisted._guard import Callbacks, guarded
 from pika_twisted._reasons import fresh_exception
-from pika_twisted.deferreds.containers import OrderedSet, TagIndex
+from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.deferreds.lazy import succeeded
 from pika_twisted.pika_state.channel import Channel
 from pika_twisted.stats import ChannelCounts
 
 from .acknowledging import Settling
 from .consumer import Consumer
+from .consumers import Consumers, QueuesByTag, TagsByQueue
 from .encoders import GoneEncoder, PlainEncoder
 from .getting import Getting
 from .publishing import Publishing
-from .queue import ClosableDeferredQueue
+from .queue import ClosableDeferredQueue, End
 from .topology import Topology
 from .water_marked_queue import queue_for
 
@@ -53,9 +54,7 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         self._channel = channel
         self._closed: BaseException | None = None
         self._calls: Any = OrderedSet()
-        self._consumers: dict[str, ClosableDeferredQueue] = {}
-        self._queue_name_to_consumer_tags: Any = TagIndex()
-        self._details: dict[str, Consumer] = {}
+        self._records = Consumers()
         self._last_declared = ""
         #: How many Basic.Recover wait for their answer.
         self._recovering = 0
@@ -135,6 +134,21 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
     def consumer_tags(self) -> list[str]:
         """The tags of the consumers that are not cancelled."""
         return cast("list[str]", self._channel.consumer_tags)
+
+    # What pika's own tests of its adapter look at, and fill
+
+    @property
+    def _consumers(self) -> Any:
+        return QueuesByTag(self._records)
+
+    @_consumers.setter
+    def _consumers(self, queues: Mapping[str, Any]) -> None:
+        self._records.take_all()
+        self._consumers.update(queues)
+
+    @property
+    def _queue_name_to_consumer_tags(self) -> Any:
+        return TagsByQueue(self._records)
 
     # What all calls have in common
 
@@ -341,25 +355,18 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
     def _add_consumer(self, consumer: Consumer) -> None:
         tag = consumer.consumer_tag
         assert tag is not None
-        self._consumers[tag] = consumer.queue
-        self._details[tag] = consumer
-        self._queue_name_to_consumer_tags.add(consumer.queue_name, tag)
+        self._records.add(consumer)
         if isinstance(self._channel, Channel):
             self._channel.subscribe(tag, consumer.queue.pending, self, consumer)
         self._note_mode(tag, consumer.auto_ack)
         if self._ledger is not None:
             self._note_deliveries(consumer)
 
-    def _remove_consumer(self, consumer_tag: str, reason: BaseException, **how: bool) -> None:
-        """Nothing more comes for this consumer: close its queue."""
-        queue = self._consumers.pop(consumer_tag)
-        consumer = self._details.pop(consumer_tag, None)
-        filed = None if consumer is None else consumer.queue_name
-        self._queue_name_to_consumer_tags.discard(consumer_tag, filed)
-        if consumer is None:
-            queue.close(reason, **how)
-        else:
-            consumer.close_queue(reason, **how)
+    def _remove_consumer(self, consumer_tag: str, reason: BaseException, how: End) -> None:
+        """Close the queue of a consumer for which nothing more comes."""
+        record = self._records.pop(consumer_tag)
+        if record is not None:
+            record.close(reason, how)
 
     def _cancel_consumer(self, consumer: Consumer) -> None:
         """Cancel a consumer whose user is gone: cancelled `basic_consume()` or closed the queue."""
@@ -388,24 +395,23 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         """
         return self._call(
             "basic_cancel",
-            lambda method_frame: self._on_consumer_cancelled(method_frame, end=True),
+            lambda method_frame: self._on_consumer_cancelled(method_frame, End.CANCELLED),
             consumer_tag=consumer_tag,
         )
 
     def _on_consumer_cancelled(
-        self, method_frame: frame.Method[Any], **how: bool
+        self, method_frame: frame.Method[Any], how: End = End.BY_BROKER
     ) -> frame.Method[Any]:
         """A Basic.CancelOk, or the broker's own Basic.Cancel."""
-        consumer_tag = method_frame.method.consumer_tag
-        if consumer_tag in self._consumers:
-            self._remove_consumer(consumer_tag, pika_exceptions.ConsumerCancelled(), **how)
+        tag = method_frame.method.consumer_tag
+        self._remove_consumer(tag, pika_exceptions.ConsumerCancelled(), how)
         return method_frame
 
     def _on_consumer_cancelled_by_broker(
         self, method_frame: frame.Method[Any]
     ) -> frame.Method[Any]:
         LOGGER.info("The broker cancelled a consumer: %r", method_frame.method)
-        consumer = self._details.get(method_frame.method.consumer_tag)
+        consumer = self._records.get(method_frame.method.consumer_tag)
         self._on_consumer_cancelled(method_frame)
         if (
             consumer is not None
@@ -422,10 +428,10 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
 
     def _on_queue_deleted(self, method_frame: Any, queue: str) -> Any:
         name = queue or self._last_declared
-        for consumer_tag in sorted(self._queue_name_to_consumer_tags[name]):
+        for consumer_tag in sorted(self._records.tags_of(name)):
             reason = pika_exceptions.ConsumerCancelled(f"Queue {name} was deleted.")
             self._channel.on_queue_deleted(consumer_tag)  # first: its user may take the tag again
-            self._remove_consumer(consumer_tag, reason)
+            self._remove_consumer(consumer_tag, reason, End.BY_BROKER)
         return method_frame
 
     def basic_recover(self, requeue: bool = False) -> defer.Deferred[Any]:
@@ -474,7 +480,7 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         self._channel.close(reply_code=reply_code, reply_text=reply_text)
 
     def _queues(self) -> list[ClosableDeferredQueue]:
-        return list(self._consumers.values())
+        return self._records.queues()
 
     def _counts(self) -> ChannelCounts:
         ledger = self._ledger
@@ -494,20 +500,13 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
             self._channel.encoder.has_ledger = True  # so that basic_ack() comes by here
         calls, self._calls = self._calls, OrderedSet()
         observers, self._observers = self._observers, OrderedSet()
-        consumers, self._consumers = self._consumers, {}
-        details, self._details = self._details, {}
-        self._queue_name_to_consumer_tags = TagIndex()
+        records = self._records.take_all()
         for deferred in (*calls, *self._give_up_gets(), *observers):
             if not deferred.called:
                 deferred.errback(fresh_exception(reason))
         self._confirms.fail_all(reason)
-        for consumer_tag, queue in consumers.items():
-            consumer = details.get(consumer_tag)
-            if consumer is None:
-                queue.close(reason)
-            else:
-                # What needs an ack is delivered again; an ack of it here could only fail.
-                consumer.close_queue(reason, deliverable=consumer.auto_ack)
+        for record in records:
+            record.close(reason, End.CHANNEL_CLOSED)
         if not self.on_closed.called:
             self.on_closed.callback(reason)
         self._close_callbacks(self, reason)

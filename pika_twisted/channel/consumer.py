@@ -9,7 +9,7 @@ from typing import Any
 from pika_twisted.codec.errors import UndecodableProperties
 from pika_twisted.deferreds.lazy import Waker
 
-from .queue import ClosableDeferredQueue, ReceivedMessage, stock_wake
+from .queue import ClosableDeferredQueue, End, ReceivedMessage, stock_wake
 
 LOGGER = logging.getLogger("pika_twisted")
 
@@ -103,12 +103,14 @@ class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
                 self.consumer_tag,
             )
 
-    def close_queue(self, reason: BaseException, **how: bool) -> None:
+    def close_queue(self, reason: BaseException, how: End) -> None:
         """Close the queue unless the user did so."""
         if self.on_end is not None:
-            self.on_end(reason, **how)
+            self.on_end(reason, how)
         elif not self.stopping:
-            self.queue.close(reason, **how)
+            # What needs an ack is delivered again; an ack of it here could only fail.
+            deliverable = how is not End.CHANNEL_CLOSED or self.auto_ack
+            self.queue.close(reason, deliverable=deliverable, end=how is End.CANCELLED)
 
     def give_back(self) -> None:
         """Nack what waits: the broker cancelled this consumer, and has others for it.

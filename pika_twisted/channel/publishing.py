@@ -38,7 +38,6 @@ class Publishing:
         #: Confirm.Select is under way; whoever waits for it may have left.
         self._selecting = False
         self._select_waiters = Waiters()
-        self._select_answer: tuple[frame.Method[Any]] | None = None
         self._return_callbacks: list[Callable[[ReceivedMessage[spec.Basic.Return]], Any]] | None = (
             None
         )
@@ -95,10 +94,8 @@ class Publishing:
         """
         if self._closed:
             return defer.fail(fresh_exception(self._closed))
-        if self._select_answer is not None:
-            return defer.succeed(self._select_answer[0])
         waiter = self._select_waiters.wait()
-        if not self._selecting:
+        if not self._selecting and not self._select_waiters.concluded:
             self._selecting = True
             self._watch_returns()
             options: dict[str, Any] = {"ack_nack_callback": self._on_delivery_confirmation}
@@ -122,7 +119,7 @@ class Publishing:
 
     def _on_select_ok(self, method_frame: frame.Method[Any]) -> frame.Method[Any]:
         self._confirms.select_ok()
-        self._select_answer = (method_frame,)
+        self._select_waiters.conclude(method_frame)
         return method_frame
 
     def _on_delivery_confirmation(self, method_frame: frame.Method[Any]) -> None:

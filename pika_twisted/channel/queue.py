@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import sys
 from collections import namedtuple
@@ -133,6 +134,17 @@ class AutoAcknowledged(ReceivedMessage):
 
 
 AutoAcknowledged.__name__ = ReceivedMessage.__name__  # it prints as any other
+
+
+class End(enum.Enum):
+    """How a consumer has ended."""
+
+    #: By this client's basic_cancel().
+    CANCELLED = enum.auto()
+    #: By the broker, or with its queue, which was deleted.
+    BY_BROKER = enum.auto()
+    #: With its channel.
+    CHANNEL_CLOSED = enum.auto()
 
 
 class Waiting:

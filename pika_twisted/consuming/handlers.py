@@ -81,7 +81,7 @@ class Handling:
         self._stopping = False
         self._hurried = False
         self._waiters = Waiters()
-        self._ended: tuple[BaseException | None] | None = None
+        self._ending = False
 
     def __repr__(self) -> str:
         return f"<Handling of {self.queue!r}: {self.handled} handled, {self.failed} failed>"
@@ -94,7 +94,7 @@ class Handling:
     @property
     def running(self) -> bool:
         """Whether messages are taken."""
-        return self._ended is None and not self._stopping
+        return not self._waiters.concluded and not self._stopping
 
     def when_stopped(self) -> defer.Deferred[None]:
         """A Deferred that fires with None after `stop()`, when the last handler is done.
@@ -102,10 +102,7 @@ class Handling:
         It fails with the reason when consuming ended otherwise: the broker cancelled the consumer
         (ConsumerCancelled), or the channel closed.
         """
-        waiter = self._waiters.wait()
-        if self._ended is not None:
-            self._tell(*self._ended)
-        return waiter
+        return self._waiters.wait()
 
     def stop(self, deadline: float | None = None) -> defer.Deferred[None]:
         """Take no more messages, let the handlers at work finish, give back what none has begun.
@@ -124,7 +121,7 @@ class Handling:
             self._stopping = True
             self._failures.stop()
             self._cancel_consumer().addBoth(self._let_finish)
-        if deadline is not None and self._ended is None:
+        if deadline is not None and not self._waiters.concluded:
             for wait, then in ((deadline, self._hurry), (deadline + LAST_RESPITE, self._give_up)):
                 done.addBoth(_stop_timer, self._reactor.callLater(wait, then))
         return done
@@ -221,20 +218,14 @@ class Handling:
         self._check_ended(result.value if failed else None)
 
     def _check_ended(self, why: BaseException | None) -> None:
-        if self._workers or self._ended is not None:
+        if self._workers or self._ending:
             return
-        self._ended = (None if self._stopping else why,)
+        self._ending = True
         self.channel.remove_on_close_callback(self._on_channel_closed)
         self._failures.stop()
         if self.channel.is_open:  # the broker cancelled the consumer: it still counts them as ours
             self._give_back()
-        self._tell(*self._ended)
-
-    def _tell(self, why: BaseException | None) -> None:
-        if why is None:
-            self._waiters.fire()
-        else:
-            self._waiters.fail(why)
+        self._waiters.conclude(None if self._stopping or why is None else Failure(why))
 
 
 def consume(

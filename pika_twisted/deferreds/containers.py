@@ -1,4 +1,4 @@
-"""Values that a channel keeps: ordered sets, and an index that shrinks."""
+"""Values that a channel keeps."""
 
 from __future__ import annotations
 
@@ -21,22 +21,3 @@ class OrderedSet(dict):  # type: ignore[type-arg]
         items = list(self)
         self.clear()
         return items
-
-
-class TagIndex(dict):  # type: ignore[type-arg]
-    """Queue name -> set of consumer tags; a name without consumers takes no room, is empty."""
-
-    def __missing__(self, key: str) -> set[str]:
-        return set()
-
-    def add(self, queue: str, consumer_tag: str) -> None:
-        """File a consumer under its queue."""
-        self.setdefault(queue, set()).add(consumer_tag)
-
-    def discard(self, consumer_tag: str, queue: str | None = None) -> None:
-        """Remove a consumer from its queue, or wherever it is filed."""
-        for name in list(self) if queue is None else [queue]:
-            tags = self[name]
-            tags.discard(consumer_tag)
-            if not tags:
-                self.pop(name, None)

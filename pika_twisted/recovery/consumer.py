@@ -11,6 +11,7 @@ from pika import exceptions as pika_exceptions
 from pika import spec
 
 from pika_twisted.channel.consumer import Consumer
+from pika_twisted.channel.queue import End
 from pika_twisted.transport.read_gate import WaterMarks
 
 from .entities import Entity, State
@@ -168,10 +169,9 @@ class RecoveringConsumer(Entity):
             else:
                 self.queue.close(reason)
 
-    def _on_end(
-        self, reason: BaseException, *, deliverable: bool | None = None, end: bool = False
-    ) -> None:
+    def _on_end(self, reason: BaseException, how: End) -> None:
         """The consumer is gone at the broker, or with its channel."""
+        end = how is End.CANCELLED
         if end or self.is_over:
             closed = isinstance(reason, pika_exceptions.ChannelClosed)
             self.finish(None if end or closed else reason)
@@ -180,7 +180,7 @@ class RecoveringConsumer(Entity):
         if self.state is State.DECLARED:
             self.state = State.RECORDED
         self._drop()
-        if deliverable is None:
+        if how is End.BY_BROKER:
             self.owner.on_cancelled(self, reason)
         else:
             self.owner.on_channel_lost(self, reason)

@@ -142,7 +142,7 @@ def test_a_pause_is_counted(session: Session) -> None:
 def test_a_pause_ends_with_the_connection(session: Session) -> None:
     """Also where the full queue goes on, as a recovering channel's does."""
     queue, channel = flooded(session, 0)
-    channel._details["flood"].on_end = lambda *_args, **_how: None
+    channel._records.get("flood").on_end = lambda *_args, **_how: None
     gate = session.protocol._impl.gate
     gate._clock = lambda: now
     now = 10.0
