@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from pika_twisted._arguments import (
     check_whole,
 )
 from pika_twisted._guard import Callbacks, guarded
-from pika_twisted._reasons import blames, fresh_exception, is_loss
+from pika_twisted._reasons import fresh_exception, is_loss
 from pika_twisted.channel.acknowledging import BATCH
 from pika_twisted.channel.channel import TwistedChannel
 from pika_twisted.channel.preparation import Preparation
@@ -34,6 +35,7 @@ from pika_twisted.exceptions import NotConnected
 from .consumer import RecoveringConsumer
 from .consumers import ConsumerRefused, Consumers
 from .retries import FIRST_PAUSE, Backoff
+from .suspects import Suspect
 
 if TYPE_CHECKING:
     from .service import RecoveringService
@@ -121,7 +123,7 @@ class RecoveringChannel(Topology):
     @property
     def is_open(self) -> bool:
         """Whether a call would leave now."""
-        return self.current is not None and bool(self.current.is_open)
+        return self.current is not None and _is_usable(self.current)
 
     @property
     def consumer_tags(self) -> list[str]:
@@ -197,9 +199,9 @@ class RecoveringChannel(Topology):
         self, ask: Callable[[TwistedChannel], Any], name: str, method: Any = None
     ) -> Any:
         """Call `ask(channel)` when there is one; again when the connection was lost under it."""
-        method = method or _METHODS.get(name)
         asked: list[TwistedChannel] = []
-        repeating = defer.Deferred.fromCoroutine(self._repeat(ask, method, asked))
+        suspect = Suspect(method or _METHODS[name])
+        repeating = defer.Deferred.fromCoroutine(self._repeat(ask, suspect, asked))
         seconds = self.call_timeout
         if seconds is not None:
 
@@ -212,13 +214,15 @@ class RecoveringChannel(Topology):
         return await repeating
 
     async def _repeat(
-        self, ask: Callable[[TwistedChannel], Any], method: Any, asked: list[TwistedChannel]
+        self, ask: Callable[[TwistedChannel], Any], suspect: Suspect, asked: list[TwistedChannel]
     ) -> Any:
         while True:
             channel = await self.when_open()
             asked.append(channel)
             try:
-                return await ask(channel)
+                return await self.service._suspects.ask(
+                    suspect, channel.connection, functools.partial(ask, channel)
+                )
             except Exception as why:
                 if isinstance(why, pika_exceptions.ChannelClosedByBroker):
                     # Told the oldest first, whose refusal it is; those behind it are made again.
@@ -226,9 +230,7 @@ class RecoveringChannel(Topology):
                         continue
                     self._refused_on = channel
                     raise
-                if not is_loss(why) or channel.is_open:
-                    raise
-                if method is not None and blames(why, method):
+                if not is_loss(why) or _is_usable(channel) or suspect.is_guilty:
                     raise
 
     def _on_queue_declared(self, method_frame: Any) -> Any:
@@ -491,6 +493,11 @@ class RecoveringChannel(Topology):
             self._closed = reason
         self._consumers.finish()
         self._waiters.fail(reason)
+
+
+def _is_usable(channel: TwistedChannel) -> bool:
+    """Whether a call would leave; channels are told one by one that their connection is lost."""
+    return channel.is_open and bool(channel.connection.is_open)
 
 
 #: What each call asks, for whether the broker blames it.

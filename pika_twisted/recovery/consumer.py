@@ -16,6 +16,7 @@ from pika_twisted.transport.read_gate import WaterMarks
 
 from .entities import Entity, State
 from .lasting_queue import OFFSET, LastingQueue
+from .suspects import Suspect
 
 #: Seconds before the subscription from which a stream is read that was to begin with "next", when
 #: the connection was lost before its first message: clocks differ, and AMQP counts whole seconds.
@@ -73,6 +74,8 @@ class RecoveringConsumer(Entity):
         self.channel: Any = None
         self._reactor = reactor
         self._consumer: Consumer | None = None
+        #: Whether the broker closes the connection for it.
+        self.suspect = Suspect(spec.Basic.Consume)
         self._was_refused = False
         self._begun: float | None = None
 
@@ -100,18 +103,15 @@ class RecoveringConsumer(Entity):
 
         Such a one is subscribed on a channel of its own: a refusal closes the channel.
         """
-        return self.exclusive or self._was_refused or self.queue.looks_like_stream
-
-    def method(self) -> Any:
-        """Return what the broker is asked with, for whom it blames."""
-        return spec.Basic.Consume
+        doubtful = self._was_refused or self.suspect.is_suspected
+        return self.exclusive or doubtful or self.queue.looks_like_stream
 
     def on_answered(self, answer: Any) -> None:
         """As in the base class."""
         self.state = State.DECLARED
         self.reason = self.due = None
         self.refusals = 0
-        self._was_refused = False
+        self._was_refused = self.suspect.is_suspected = False
         self.backoff.succeed(self._reactor.seconds())
 
     def on_refused(self, reason: BaseException, now: float) -> bool:

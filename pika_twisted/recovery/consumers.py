@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.internet.task import deferLater
 
 from pika_twisted._arguments import check_auto_ack, check_table
-from pika_twisted._reasons import blames, is_loss
+from pika_twisted._reasons import is_loss
 from pika_twisted.channel.queue import ClosableDeferredQueue
 from pika_twisted.deferreds.containers import OrderedSet
 
@@ -192,7 +192,7 @@ class Consumers:
             await channel.basic_qos(**(present or {"prefetch_count": 0}))
 
     async def _start_group(self, channel: Any, group: list[RecoveringConsumer]) -> None:
-        starting = [defer.Deferred.fromCoroutine(self._subscribe(channel, each)) for each in group]
+        starting = [defer.Deferred.fromCoroutine(self._alone(channel, each)) for each in group]
         refusal: BaseException | None = None
         results: Any = await defer.DeferredList(starting, consumeErrors=True)
         for each, (succeeded, result) in zip(group, results, strict=True):
@@ -212,7 +212,7 @@ class Consumers:
         """A Basic.Consume failed: the broker said no, or the connection is lost."""
         if is_refusal(why):
             self._refuse(consumer, why)
-        elif blames(why, spec.Basic.Consume):
+        elif consumer.suspect.is_guilty:
             # Each attempt would end the connection, for all the others.
             LOGGER.error("The broker closed the connection for %s, which ends: %s", consumer, why)
             self._service._events.tell("refused", consumer.status(), why)
@@ -244,7 +244,7 @@ class Consumers:
             await self._owner._set_up(channel)
             if consumer.qos != self._owner._qos.get(False):
                 await channel.basic_qos(**(consumer.qos or {"prefetch_count": 0}))
-            await self._subscribe(channel, consumer)
+            await self._alone(channel, consumer)
         except (Exception, asyncio.CancelledError) as why:
             self._on_failed(consumer, why)
             if channel.is_open:
@@ -265,6 +265,12 @@ class Consumers:
             await recovery.declare_for(connection, [consumer.queue_name])
         if consumer.state is State.REFUSED and not consumer.is_over:
             await self.start_apart(connection, consumer)
+
+    async def _alone(self, channel: Any, consumer: RecoveringConsumer) -> None:
+        """Subscribe a consumer, after other suspects if it is one."""
+        await self._service._suspects.ask(
+            consumer.suspect, channel.connection, lambda: self._subscribe(channel, consumer)
+        )
 
     async def _subscribe(self, channel: Any, consumer: RecoveringConsumer) -> None:
         if consumer.is_over:

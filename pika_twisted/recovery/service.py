@@ -39,6 +39,7 @@ from .publisher import RecoveringPublisher
 from .recorder import Recorder
 from .recovery import Recovery
 from .retries import LASTING, Watchdog
+from .suspects import Suspects
 from .totals import Totals
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class RecoveringService(ClientService):
         self._recovery = Recovery(reactor, self._events, self._run, self._retry_consumer)
         self._watchdog = Watchdog(reactor, recovery_timeout)
         self._recovery.on_progress = self._watchdog.answered
+        self._suspects = Suspects()
         self._running = OrderedSet()
         self._phase = Phase.STOPPED
         self._life = Life()
