@@ -36,7 +36,7 @@ from .exceptions import (
 )
 from .protocol import TwistedProtocolConnection
 from .publisher import Publisher
-from .stats import ConnectionStats, ServiceStats
+from .stats import ConnectionStats, EntityState, EntityStatus, ServiceStats
 
 __version__ = "0.1.1"
 
@@ -49,6 +49,8 @@ __all__ = [
     "ConnectionTimedOut",
     "DeadLetter",
     "DelayQueue",
+    "EntityState",
+    "EntityStatus",
     "Handling",
     "HostNotFound",
     "NotConnected",

@@ -59,7 +59,7 @@ class ConnectionStats:
         return ConnectionStats(**summed)
 
 
-class State(enum.Enum):
+class EntityState(enum.Enum):
     """Where an entity is between a call that asked for it and the call that ends it."""
 
     #: Asked for by a call; the connection in use, if there is one, has not been asked yet.
@@ -82,7 +82,7 @@ class EntityStatus:
     kind: str
     #: Which one, for people: `queue 'work'`, `binding of queue 'work' to exchange 'x' by 'key'`.
     name: str
-    state: State
+    state: EntityState
     #: Why the broker refused it last; None when it has not.
     reason: BaseException | None
     #: How often in a row the broker has refused it.

@@ -14,7 +14,7 @@ from pika_twisted.channel.consumer import Consumer
 from pika_twisted.channel.queue import End
 from pika_twisted.transport.read_gate import WaterMarks
 
-from .entities import Entity, State
+from .entities import Entity, EntityState
 from .lasting_queue import OFFSET, LastingQueue
 from .suspects import Suspect
 
@@ -95,7 +95,7 @@ class RecoveringConsumer(Entity):
     @property
     def is_there(self) -> bool:
         """Whether the broker has agreed to it, on a channel that is open."""
-        return self.state is State.DECLARED and bool(self.channel.is_open)
+        return self.state is EntityState.DECLARED and bool(self.channel.is_open)
 
     @property
     def is_risky(self) -> bool:
@@ -108,7 +108,7 @@ class RecoveringConsumer(Entity):
 
     def on_answered(self, answer: Any) -> None:
         """As in the base class."""
-        self.state = State.DECLARED
+        self.state = EntityState.DECLARED
         self.reason = self.due = None
         self.refusals = 0
         self._was_refused = self.suspect.is_suspected = False
@@ -125,8 +125,8 @@ class RecoveringConsumer(Entity):
 
     def on_lost(self) -> None:
         """As in the base class; a new connection is asked anew."""
-        if self.state is not State.GONE:
-            self.state = State.RECORDED
+        if self.state is not EntityState.GONE:
+            self.state = EntityState.RECORDED
             self.due = None
 
     # Subscribing
@@ -134,7 +134,7 @@ class RecoveringConsumer(Entity):
     async def start_on(self, channel: Any) -> None:
         """Consume on this TwistedChannel."""
         self.channel = channel
-        self.state = State.RECOVERING
+        self.state = EntityState.RECOVERING
         self._consumer = consumer = Consumer(
             channel, self.queue, self.auto_ack, channel._requeue, channel._cancel_consumer
         )
@@ -177,8 +177,8 @@ class RecoveringConsumer(Entity):
             self.finish(None if end or closed else reason)
             self.owner.forget(self)
             return
-        if self.state is State.DECLARED:
-            self.state = State.RECORDED
+        if self.state is EntityState.DECLARED:
+            self.state = EntityState.RECORDED
         self._drop()
         if how is End.BY_BROKER:
             self.owner.on_cancelled(self, reason)

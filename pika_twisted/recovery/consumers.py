@@ -18,7 +18,7 @@ from pika_twisted.channel.queue import ClosableDeferredQueue
 from pika_twisted.deferreds.containers import OrderedSet
 
 from .consumer import RecoveringConsumer
-from .entities import State, by_value, is_refusal
+from .entities import EntityState, by_value, is_refusal
 
 if TYPE_CHECKING:
     from .channel import RecoveringChannel
@@ -153,7 +153,7 @@ class Consumers:
         :param channel: a TwistedChannel that is set up, on which nothing is consumed yet
         :raises ConsumerRefused: the channel was closed for a consumer; the others need another one
         """
-        wanted = [each for each in self if each.state is State.RECORDED and not each.is_over]
+        wanted = [each for each in self if each.state is EntityState.RECORDED and not each.is_over]
         calm = [each for each in wanted if not each.is_risky]
         if len(calm) > 1:
             calm = await self._without_missing(connection, calm)
@@ -263,7 +263,7 @@ class Consumers:
         recovery = self._service._recovery
         if getattr(consumer.reason, "reply_code", 0) == spec.NOT_FOUND:
             await recovery.declare_for(connection, [consumer.queue_name])
-        if consumer.state is State.REFUSED and not consumer.is_over:
+        if consumer.state is EntityState.REFUSED and not consumer.is_over:
             await self.start_apart(connection, consumer)
 
     async def _alone(self, channel: Any, consumer: RecoveringConsumer) -> None:
@@ -325,7 +325,7 @@ class Consumers:
 
         def is_ours() -> bool:  # else another channel does it, or nobody wants it
             return bool(
-                channel.is_open and consumer.state is State.RECORDED and not consumer.is_over
+                channel.is_open and consumer.state is EntityState.RECORDED and not consumer.is_over
             )
 
         if not is_ours():
@@ -340,7 +340,7 @@ class Consumers:
             else:
                 await self._subscribe_as_before(channel, consumer)
         except (Exception, asyncio.CancelledError) as why:
-            if is_refusal(why) and consumer.state in (State.RECOVERING, State.RECORDED):
+            if is_refusal(why) and consumer.state in (EntityState.RECOVERING, EntityState.RECORDED):
                 self._refuse(consumer, why)
             elif self._owner._closed is None and channel.is_open:
                 service._events.tell("recovery failed", why)

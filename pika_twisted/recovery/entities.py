@@ -11,7 +11,7 @@ from typing import Any
 from pika import exceptions as pika_exceptions
 from pika import spec
 
-from pika_twisted.stats import EntityStatus, State
+from pika_twisted.stats import EntityState, EntityStatus
 
 from .retries import Backoff
 
@@ -24,7 +24,7 @@ class Entity:
     kind = ""
 
     def __init__(self) -> None:
-        self.state = State.RECORDED
+        self.state = EntityState.RECORDED
         self.reason: BaseException | None = None
         self.backoff = Backoff()
         #: How often in a row the broker has said no.
@@ -46,7 +46,7 @@ class Entity:
     @property
     def is_wanted(self) -> bool:
         """Whether the broker is to be asked for it."""
-        return self.state is not State.GONE and not self.leaving
+        return self.state is not EntityState.GONE and not self.leaving
 
     def status(self) -> EntityStatus:
         """Return what `stats()` shows of it."""
@@ -58,21 +58,21 @@ class Entity:
 
     def on_asked(self) -> None:
         """Note that the broker is asked."""
-        if self.state is not State.GONE:
-            self.state = State.RECOVERING
+        if self.state is not EntityState.GONE:
+            self.state = EntityState.RECOVERING
 
     def on_answered(self, answer: Any) -> None:
         """Note that the broker has it."""
-        if self.state is not State.GONE:
-            self.state = State.DECLARED
+        if self.state is not EntityState.GONE:
+            self.state = EntityState.DECLARED
         self.reason = self.due = None
         self.refusals = 0
         self.backoff.reset()
 
     def on_refused(self, reason: BaseException, now: float) -> bool:
         """Note that the broker said no; return whether to ask at once in another way."""
-        if self.state is not State.GONE:
-            self.state = State.REFUSED
+        if self.state is not EntityState.GONE:
+            self.state = EntityState.REFUSED
             self.reason = reason
             self.refusals += 1
             self.due = now + self.backoff.fail(now)
@@ -80,12 +80,12 @@ class Entity:
 
     def on_lost(self) -> None:
         """Note that the connection, or the channel that it lives on, is gone."""
-        if self.state in (State.DECLARED, State.RECOVERING):
-            self.state = State.RECORDED
+        if self.state in (EntityState.DECLARED, EntityState.RECOVERING):
+            self.state = EntityState.RECORDED
 
     def end(self) -> None:
         """Note that it is not wanted any more."""
-        self.state = State.GONE
+        self.state = EntityState.GONE
         self.due = None
 
 
@@ -294,13 +294,13 @@ def is_refusal(reason: BaseException) -> bool:
 __all__ = [
     "Arguments",
     "Entity",
+    "EntityState",
     "EntityStatus",
     "Exchange",
     "ExchangeBinding",
     "Queue",
     "QueueBinding",
     "QueueCheck",
-    "State",
     "by_value",
     "is_refusal",
 ]

@@ -14,7 +14,7 @@ from pika_twisted.deferreds.containers import OrderedSet
 
 from .consumer import RecoveringConsumer
 from .declaring import Asking
-from .entities import Entity, Queue, QueueBinding, QueueCheck, State
+from .entities import Entity, EntityState, Queue, QueueBinding, QueueCheck
 from .events import Events
 from .recorder import Recorder
 
@@ -128,7 +128,7 @@ class Recovery:
         checks = [
             QueueCheck(name)
             for name in names
-            if name not in declared or declared[name].state is not State.DECLARED
+            if name not in declared or declared[name].state is not EntityState.DECLARED
         ]
         asking = Asking(connection, self._on_refused, self._on_answered)
         try:
@@ -158,9 +158,9 @@ class Recovery:
         before = list(self._refused)
         self.recorder.note(method, arguments, answer)
         for entity in before:
-            if entity.state is State.DECLARED:
+            if entity.state is EntityState.DECLARED:
                 self._restored(entity)
-            elif entity.state is State.GONE:
+            elif entity.state is EntityState.GONE:
                 self._refused.discard(entity)
 
     def on_answered(self, entity: Entity, answer: Any) -> None:
@@ -179,7 +179,7 @@ class Recovery:
         self.on_progress(f"declaring {entity}")
         old = entity.name if isinstance(entity, Queue) else None
         self.on_answered(entity, answer)
-        if isinstance(entity, Queue) and old is not None and entity.state is not State.GONE:
+        if isinstance(entity, Queue) and old is not None and entity.state is not EntityState.GONE:
             now = answer.method.queue
             if now != old:
                 self.recorder.rename(entity, now)
@@ -194,7 +194,7 @@ class Recovery:
         known = str(entity.reason)
         if entity.on_refused(reason, self._reactor.seconds()):
             return True
-        if entity.state is not State.REFUSED or isinstance(entity, QueueCheck):
+        if entity.state is not EntityState.REFUSED or isinstance(entity, QueueCheck):
             return False
         if is_hard_error(reason):
             entity.sits_out, entity.due = True, None
@@ -262,5 +262,5 @@ class Recovery:
             subscribing.append(defer.Deferred.fromCoroutine(retrying))
         await defer.DeferredList(subscribing, consumeErrors=True)
         for consumer in due:
-            if consumer.state is State.GONE:
+            if consumer.state is EntityState.GONE:
                 self._refused.discard(consumer)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pika_twisted.deferreds.containers import OrderedSet
 from pika_twisted.stats import ConnectionStats, ServiceStats
 
-from .entities import Entity, State
+from .entities import Entity, EntityState
 
 if TYPE_CHECKING:
     from pika_twisted.consuming.handlers import Handling
@@ -65,8 +65,8 @@ class Totals:
             in_flight=sum(each.in_flight for each in self.publishers),
             waiting=sum(each.waiting for each in self.publishers),
             connection=self._earlier.plus(now),
-            declared=states[State.DECLARED],
-            recovering=states[State.RECOVERING] + states[State.RECORDED],
+            declared=states[EntityState.DECLARED],
+            recovering=states[EntityState.RECOVERING] + states[EntityState.RECORDED],
             refused=tuple(each.status() for each in refused),
             **counts,
         )

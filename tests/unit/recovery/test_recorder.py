@@ -8,7 +8,7 @@ import pika
 import pytest
 from pika import exceptions, spec
 
-from pika_twisted.recovery.entities import State
+from pika_twisted.recovery.entities import EntityState
 from pika_twisted.recovery.recorder import NAMES_KEPT, Recorder
 
 
@@ -169,7 +169,7 @@ def test_whether_a_queue_is_asked_for_by_the_name_it_got(
     assert (method.queue, method.passive) == (("amq.gen-1", True) if asks else ("", False))
     missing = exceptions.ChannelClosedByBroker(404, "NOT_FOUND")
     assert queue.on_refused(missing, 0.0) is asks
-    assert queue.state is (State.DECLARED if asks else State.REFUSED)
+    assert queue.state is (EntityState.DECLARED if asks else EntityState.REFUSED)
     assert queue.method().queue == ""
 
 

@@ -12,7 +12,7 @@ from twisted.internet import defer
 
 from pika_twisted import NotConnected
 from pika_twisted.exceptions import RecoveryTimeout
-from pika_twisted.stats import State
+from pika_twisted.stats import EntityState
 from tests.support.outcome import watch
 from tests.support.service import World, reconnect, settled, started
 
@@ -268,7 +268,7 @@ def test_what_closes_the_whole_connection_is_left_out_until_the_next(world: Worl
         asked = [each.exchange for each in world.broker.asked(spec.Exchange.Declare)]
         assert asked.count("bad") == 1 + lost  # once for each connection that was lost
         (entity,) = world.service.stats().refused
-        assert (entity.name, entity.state) == ("exchange 'bad'", State.REFUSED)
+        assert (entity.name, entity.state) == ("exchange 'bad'", EntityState.REFUSED)
 
 
 def test_a_queue_that_is_being_deleted_is_not_declared_again(world: World) -> None:

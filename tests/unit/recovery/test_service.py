@@ -15,7 +15,7 @@ from twisted.logger import eventAsText, globalLogPublisher
 from pika_twisted import ConnectionRefused, NotConnected
 from pika_twisted.recovery.events import Events
 from pika_twisted.recovery.service import RecoveringService
-from pika_twisted.stats import State
+from pika_twisted.stats import EntityState
 from pika_twisted.transport.read_gate import WaterMarks
 from tests.support.outcome import watch
 from tests.support.service import World, reconnect, settled, started
@@ -168,7 +168,7 @@ def test_what_is_refused_is_tried_again_by_itself(
     reconnect(world)
     assert world.told == ["connected", "lost", "recovered"] and channel.is_open
     ((entity, reason),) = told
-    assert (entity.kind, str(entity), entity.state) == ("queue", "queue 'q'", State.REFUSED)
+    assert (entity.kind, str(entity), entity.state) == ("queue", "queue 'q'", EntityState.REFUSED)
     assert reason.reply_code == 406 and entity.reason is reason
     stats = world.service.stats()
     assert (stats.declared, stats.recovering) == (2, 0)  # the exchange, and the binding

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -63,3 +65,93 @@ def test_a_stream_without_offsets_begins_as_it_was_asked(world: World, propertie
     reconnect(world)
     offsets = [each.arguments for each in world.broker.asked(spec.Basic.Consume)]
     assert offsets == [{"x-stream-offset": 3}] * 2
+
+
+def deliver(world: World, channel: Any, *offsets: int, tag: str = "t") -> None:
+    """Deliver messages of a stream, with these offsets."""
+    with world.broker.peer.one_read():
+        for number, each in enumerate(offsets, 1):
+            method = spec.Basic.Deliver(tag, number, False, "", "s")
+            world.broker.peer.send_content(channel.current, method, b"%d" % each, offset(each))
+
+
+def asked_offsets(world: World) -> list[Any]:
+    return [
+        each.arguments.get("x-stream-offset") for each in world.broker.asked(spec.Basic.Consume)
+    ]
+
+
+def test_two_losses_in_a_row_skip_nothing(world: World) -> None:
+    """What waited when the first one came was never handed out."""
+    channel = started(world)
+    consuming = channel.basic_consume("s", consumer_tag="t", arguments={"x-stream-offset": "first"})
+    queue, _ = settled(world, consuming).result()
+    deliver(world, channel, 100, 101, 102)
+    assert watch(queue.get()).result().body == b"100"
+    reconnect(world)
+    reconnect(world)
+    assert asked_offsets(world) == ["first", 101, 101]
+    deliver(world, channel, 101)
+    watch(queue.get()).result()
+    reconnect(world)
+    assert asked_offsets(world)[3:] == [102]
+
+
+def test_a_stream_whose_consumer_the_broker_cancels(world: World) -> None:
+    channel = started(world)
+    consuming = channel.basic_consume("s", consumer_tag="t", arguments={"x-stream-offset": "first"})
+    queue, _ = settled(world, consuming).result()
+    deliver(world, channel, 7, 8, 9)
+    watch(queue.get()).result()
+    world.broker.peer.send(channel.current, spec.Basic.Cancel("t", True))
+    world.broker.run(0.1)
+    world.broker.run()
+    assert asked_offsets(world) == ["first", 8]
+    assert world.service.stats().dropped == 2
+
+
+def test_a_stream_is_known_by_its_first_message(world: World) -> None:
+    """Whoever declared it; on a channel of its own, for it may be another queue after all."""
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("s", consumer_tag="t")).result()
+    deliver(world, channel, 20, 21, 22)
+    watch(queue.get()).result()
+    reconnect(world)
+    assert asked_offsets(world) == [None, 21]
+    assert channel.current.consumer_tags == []
+    assert world.service.stats().connection.consumers == 1
+
+
+def test_messages_that_once_came_from_a_stream(world: World) -> None:
+    """Their header stays when they are published again; a classic queue refuses the argument."""
+    channel = started(world)
+    queue, _ = settled(world, channel.basic_consume("q", consumer_tag="t")).result()
+    deliver(world, channel, 20)
+    watch(queue.get()).result()
+    world.broker.refuse = spec.Basic.Consume
+    reconnect(world)
+    world.broker.refuse = None
+    world.broker.run(0.1)
+    world.broker.run()
+    assert asked_offsets(world) == [None, 21, None]
+    (consumer,) = channel.subscriptions
+    assert consumer.is_there
+    world.broker.peer.deliver(consumer.channel, "t", b"x")
+    assert watch(queue.get()).result().body == b"x"
+
+
+@pytest.mark.parametrize("arguments", [None, {"x-stream-offset": "next"}])
+def test_a_stream_that_was_lost_before_its_first_message(world: World, arguments: Any) -> None:
+    """With "next" again, what was published meanwhile would never come."""
+    channel = started(world)
+    declared = channel.queue_declare("s", durable=True, arguments={"x-queue-type": "stream"})
+    settled(world, declared).result()
+    before = time.time()
+    settled(world, channel.basic_consume("s", consumer_tag="t", arguments=arguments)).result()
+    reconnect(world)
+    resumed = asked_offsets(world)[-1]
+    assert isinstance(resumed, datetime)
+    assert before - 3.5 <= resumed.replace(tzinfo=timezone.utc).timestamp() <= before
+    deliver(world, channel, 5)
+    reconnect(world)
+    assert asked_offsets(world)[-1] == 5
