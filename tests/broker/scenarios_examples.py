@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 class Program:
     """A running example; its output so far can be read at any time."""
 
-    def __init__(self, env: Env, queue: str, *arguments: str) -> None:
+    def __init__(self, env: Env, queue: str, *arguments: str, **variables: str) -> None:
         handle, self.path = tempfile.mkstemp(prefix="pika-twisted-example-")
         package = str(Path(pika_twisted.__file__).resolve().parents[1])
         self.process = subprocess.Popen(
@@ -37,6 +40,7 @@ class Program:
                 "QUEUE": queue,
                 "PYTHONPATH": package,
                 "PYTHONWARNINGS": "default",
+                **variables,
             },
         )
         os.close(handle)
@@ -186,3 +190,84 @@ async def example_ordered_partitions(env: Env) -> None:
         for key, numbers in seen.items():
             rounds: list[Any] = [numbers[:20], numbers[20:]] if len(numbers) > 20 else [numbers]
             check(all(part == sorted(part) for part in rounds), f"{key}: {numbers}")
+
+
+class Pages:
+    """What a probe sees of the program at a port."""
+
+    def __init__(self, env: Env, port: int) -> None:
+        self._env = env
+        self._port = port
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and text of a page."""
+        return await self._env.thread(self._get, path)
+
+    def _get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self._port}/{path}", timeout=10
+            ) as page:
+                return page.status, page.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    async def until(self, path: str, expected: tuple[int, str]) -> None:
+        """Ask until the page says that."""
+        deadline, found = time.monotonic() + 30, None
+        while found != expected:
+            check(time.monotonic() < deadline, f"{path}: {found}")
+            await self._env.sleep(0.05)
+            found = await self.get(path)
+
+
+@scenario(interface="ours", timeout=90)
+async def example_production(env: Env) -> None:
+    """production.py: ready, cut, not ready, ready again; metrics; SIGTERM drains."""
+    queue = env.name()
+    await fill(env, queue, 20)
+    proxy = await env.proxy()
+    at_proxy = env.broker.url().replace(f":{env.broker.port}/", f":{proxy.port}/")
+    program = Program(
+        env,
+        queue,
+        str(EXAMPLES / "production.py"),
+        AMQP_URL=at_proxy,
+        HTTP_PORT="0",
+        WORK_SECONDS="0.3",
+    )
+    try:
+        await until_text(env, [program], 1, "pages at port")
+        port = re.search(r"pages at port (\d+)", program.text())
+        check(port is not None, program.text())
+        pages = Pages(env, int(port[1]))  # type: ignore[index]
+        await until_text(env, [program], 20, "handled task")
+        await pages.until("readyz", (200, "ready\n"))
+        equal(await pages.get("healthz"), (200, "ok\n"), "health")
+
+        proxy.links[-1].cut()
+        await pages.until("readyz", (503, "not connected\n"))
+        equal(await pages.get("healthz"), (200, "ok\n"), "alive all the same")
+        await pages.until("readyz", (200, "ready\n"))
+        await fill(env, queue, 40)
+        await until_text(env, [program], 30, "handled task")
+        _, metrics = await pages.get("metrics")
+        for line in (
+            f'pika_twisted_connected{{name="{queue}"}} 1.0',
+            f'pika_twisted_reconnects_total{{name="{queue}"}} 1.0',
+            f'pika_twisted_handler_seconds_count{{queue="{queue}"}}',
+        ):
+            check(line in metrics, f"{line}:\n{metrics}")
+        stopping = env.thread(program.stop)
+        await pages.until("readyz", (503, "stopping\n"))
+        code = await stopping
+    finally:
+        await env.thread(program.wait, 0.1)
+    text = program.text()
+    equal(code, 0, f"exit code; {text[-2000:]}")
+    for part in ("Traceback", "Unhandled", "guest:guest"):
+        check(part not in text, text[-2000:])
+    handled = re.findall(r"handled (task \d+)", text)
+    left = await env.count(queue)
+    equal(len(handled) + left, 60, "handled and acknowledged, or still there")
