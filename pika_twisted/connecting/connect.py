@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from pika import exceptions as pika_exceptions
@@ -12,6 +12,7 @@ from twisted.internet import defer
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
+from pika_twisted.deferreds.tasks import TaskAwaitable, check_reactor
 from pika_twisted.protocol import TwistedProtocolConnection
 from pika_twisted.transport.sockets import abort, set_options
 
@@ -42,8 +43,24 @@ else:
     _Deferred = defer.Deferred  # not generic at run time in Twisted 22.10
 
 
-class Connecting(_Deferred):
-    """What `connect()` returns; `async with` waits for it, and closes the connection at the end."""
+class Connecting(TaskAwaitable, _Deferred):
+    """What `connect()` returns; `async with` waits for it, and closes the connection at the end.
+
+    asyncio's tasks await it, too, where Twisted's asyncio reactor runs on their loop.
+    """
+
+    #: Where the connection is made.
+    reactor: Any = None
+
+    def __await__(self) -> Generator[Any, Any, TwistedProtocolConnection]:
+        if not self.called:
+            try:
+                check_reactor(self.reactor)
+            except RuntimeError:
+                self.addErrback(lambda failure: failure.trap(defer.CancelledError))
+                self.cancel()
+                raise
+        return (yield from super().__await__())
 
     async def __aenter__(self) -> TwistedProtocolConnection:
         connection: TwistedProtocolConnection = await self
@@ -126,10 +143,13 @@ def connect(
         last one where several places or attempts failed; its `attempts` has all, as (where,
         exception). TypeError, ValueError and OSError are about the arguments.
     """
+    if reactor is None:
+        from twisted.internet import reactor
     running = defer.Deferred.fromCoroutine(
         _connect(target, parameters, credentials, tls, reactor, protocol, options)
     )
     connecting = Connecting(lambda _: running.cancel())
+    connecting.reactor = reactor
     running.addBoth(lambda result: None if connecting.called else connecting.callback(result))
     return connecting
 
@@ -143,8 +163,6 @@ async def _connect(
     make: Callable[..., TwistedProtocolConnection],
     options: dict[str, Any],
 ) -> TwistedProtocolConnection:
-    if reactor is None:
-        from twisted.internet import reactor
     if make is TwistedProtocolConnection:
         check_options(options)
     found = places(target, parameters, tls, reactor, credentials)

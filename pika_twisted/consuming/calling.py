@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from twisted.internet import defer
 
 from pika_twisted.channel.queue import ReceivedMessage
-from pika_twisted.deferreds.tasks import in_task
+from pika_twisted.deferreds.tasks import in_task, is_asyncios
 
 
 async def call(
@@ -35,7 +34,7 @@ async def call(
     if asyncio.isfuture(result):
         result = defer.Deferred.fromFuture(result)
     elif iscoroutine(result):
-        if _is_asyncios(reactor):
+        if is_asyncios(reactor):
             task = asyncio.get_running_loop().create_task(in_task(result))
             result = defer.Deferred.fromFuture(task)
         elif timeout is None:
@@ -52,12 +51,6 @@ async def call(
     if timeout is not None:
         result.addTimeout(timeout, reactor)
     await result
-
-
-def _is_asyncios(reactor: Any) -> bool:
-    """Whether a reactor runs on asyncio's loop."""
-    module = sys.modules.get("twisted.internet.asyncioreactor")
-    return module is not None and isinstance(reactor, module.AsyncioSelectorReactor)
 
 
 async def _await(awaitable: Any) -> Any:

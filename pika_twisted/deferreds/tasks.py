@@ -7,6 +7,7 @@ A task takes what its coroutine yields for a Future when that has the attribute
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,34 @@ class TaskAwaitable(_Deferred):
         waited = not self.called
         super().cancel()
         return waited
+
+
+def check_reactor(reactor: Any) -> None:
+    """Raise RuntimeError, with what to do, in an asyncio task where no Twisted reactor runs.
+
+    A Deferred would never fire there: its sockets and timers belong to a reactor that stands still.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no asyncio loop is running
+        return
+    if task is None or (is_asyncios(reactor) and reactor.running):
+        return
+    install = "twisted.internet.asyncioreactor.install(asyncio.get_running_loop())"
+    start = "reactor.startRunning(installSignalHandlers=False)"
+    if is_asyncios(reactor):
+        raise RuntimeError(f"Twisted's asyncio reactor was not started: call {start}")
+    raise RuntimeError(
+        f"asyncio's loop is running, but Twisted's reactor is {type(reactor).__name__}, which does "
+        f"not run on it: call {install} before anything imports twisted.internet.reactor, then "
+        f"{start}"
+    )
+
+
+def is_asyncios(reactor: Any) -> bool:
+    """Return whether a reactor runs on asyncio's loop."""
+    module = sys.modules.get("twisted.internet.asyncioreactor")
+    return module is not None and isinstance(reactor, module.AsyncioSelectorReactor)
 
 
 class MessageFuture(asyncio.Future):  # type: ignore[type-arg]

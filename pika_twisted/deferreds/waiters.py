@@ -10,6 +10,11 @@ from twisted.python.failure import Failure
 from pika_twisted._reasons import as_exception, fresh_exception
 
 from .containers import OrderedSet
+from .tasks import TaskAwaitable
+
+
+class _Waiter(TaskAwaitable, defer.Deferred):  # type: ignore[type-arg]
+    """What `wait()` returns; asyncio's tasks can await it, too."""
 
 _NONE = object()
 
@@ -33,7 +38,7 @@ class Waiters(OrderedSet):
 
     def wait(self) -> defer.Deferred[Any]:
         """Return a Deferred for the next result, or for the one that was concluded with."""
-        deferred: defer.Deferred[Any] = defer.Deferred(self.discard)
+        deferred = _Waiter(self.discard)
         self.add(deferred)
         if self.concluded:
             self.fire(self._result)

@@ -44,7 +44,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _STARTS_ITSELF = re.compile(
-    r"task\.react\(|reactor\.run\(|TestCase\)|^def test_|application =", re.M
+    r"task\.react\(|reactor\.run\(|asyncio\.run\(|TestCase\)|^def test_|application =", re.M
 )
 # What may stand in the documentation for the broker's address.
 _ADDRESS = re.compile(r"amqp://(?:guest:guest@)?localhost(?::5672)?(?:/%2F)?")
