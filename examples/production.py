@@ -80,6 +80,8 @@ class Worker:
         stats = self.service.stats()
         if not stats.connected:
             return "not connected"
+        if stats.refused:
+            return f"refused: {stats.refused[0]}"
         if stats.connection.is_blocked:
             return "blocked by the broker"
         if self.handling is None:

@@ -16,6 +16,7 @@ from .tasks import TaskAwaitable
 class _Waiter(TaskAwaitable, defer.Deferred):  # type: ignore[type-arg]
     """What `wait()` returns; asyncio's tasks can await it, too."""
 
+
 _NONE = object()
 
 

@@ -36,6 +36,9 @@ BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 #: Fields of the stats that say how it is now; all others only grow.
 _NOW = {
     "connected",
+    "declared",
+    "recovering",
+    "refused",
     "unconfirmed",
     "in_flight",
     "waiting",
@@ -54,6 +57,9 @@ _HELP = {
     "is_blocked": "1 while the broker takes no publishes (Connection.Blocked), else 0",
     "down_seconds": "Seconds without a connection",
     "reconnects": "Connections after the first",
+    "declared": "Exchanges, queues, bindings and consumers that the broker has",
+    "recovering": "Exchanges, queues, bindings and consumers that wait for the broker",
+    "refused": "Exchanges, queues, bindings and consumers that the broker refuses to have again",
 }
 
 
@@ -159,6 +165,8 @@ def _numbers(stats: ServiceStats | ConnectionStats) -> Iterator[tuple[str, float
         value = getattr(stats, field.name)
         if isinstance(value, ConnectionStats):
             yield from _numbers(value)
+        elif isinstance(value, tuple):
+            yield field.name, len(value)
         elif isinstance(value, (int, float)):
             yield field.name, value
 
