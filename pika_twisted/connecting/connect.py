@@ -60,7 +60,8 @@ class Connecting(TaskAwaitable, _Deferred):
                 self.addErrback(lambda failure: failure.trap(defer.CancelledError))
                 self.cancel()
                 raise
-        return (yield from super().__await__())
+        connection: TwistedProtocolConnection = yield from super().__await__()
+        return connection
 
     async def __aenter__(self) -> TwistedProtocolConnection:
         connection: TwistedProtocolConnection = await self
