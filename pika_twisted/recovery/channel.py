@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import functools
 import logging
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pika import exceptions as pika_exceptions
 from pika import spec
 from twisted.internet import defer
-from twisted.internet.task import deferLater
 
 from pika_twisted._arguments import (
     check_ack_delay,
@@ -33,8 +31,8 @@ from pika_twisted.deferreds.waiters import Waiters
 from pika_twisted.exceptions import NotConnected
 
 from .consumer import RecoveringConsumer
-from .consumers import ConsumerRefused, Consumers
-from .retries import FIRST_PAUSE, Backoff
+from .consumers import Consumers
+from .opening import Opening
 from .suspects import Suspect
 
 if TYPE_CHECKING:
@@ -111,7 +109,7 @@ class RecoveringChannel(Topology):
         self._closed: BaseException | None = None
         self._last_declared = ""
         self._consumers = Consumers(self)
-        self._backoff = Backoff()
+        self._opening = Opening(self)
         #: The last TwistedChannel that was closed for a call.
         self._refused_on: TwistedChannel | None = None
         #: Called with the TwistedChannel each time there is a new one.
@@ -351,58 +349,6 @@ class RecoveringChannel(Topology):
 
     # Opening, losing, closing
 
-    def _open_on(self, connection: Any) -> None:
-        """Open it on the service's connection, which is in use already."""
-
-        async def open_first() -> None:
-            if not await self._try_to_open(connection):
-                self._open_later(connection)
-
-        self.service._run(open_first())
-
-    def _open_later(self, connection: Any) -> None:
-        """Try again after a pause, on a connection that is in use."""
-        self._keep_opening(connection, self._backoff.fail(self._now()))
-
-    async def _try_to_open(self, connection: Any) -> bool:
-        """Open it; whether it need not be tried again. A failure is told."""
-        try:
-            await self._recover_on(connection)
-        except (Exception, asyncio.CancelledError) as why:
-            wanted = self._closed is None  # else it was cancelled by the end of the service
-            if wanted and self._is_in_use(connection):
-                self.service._events.tell("recovery failed", why)
-                return False
-        return True
-
-    async def _recover_on(self, connection: Any) -> None:
-        """Open a channel on this connection, and put it into the state of the last one."""
-        while True:
-            channel = await connection.channel()
-            channel.add_on_close_callback(self._on_channel_closed)
-            try:
-                await self._set_up(channel)
-                await self._consumers.subscribe_all(channel, connection)
-                if not channel.is_open:
-                    raise fresh_exception(
-                        channel._closed or NotConnected("The channel closed again")
-                    )
-                break
-            except ConsumerRefused:
-                continue  # without that one
-            except BaseException:
-                if channel.is_open:
-                    channel.close()  # the next attempt opens another one
-                raise
-        if self._closed is not None:
-            channel.close()
-            return
-        self.current = channel
-        self._backoff.succeed(self._now())
-        if self._on_open is not None:
-            self._on_open(channel)
-        self._waiters.fire(channel)
-
     async def _set_up(self, channel: TwistedChannel) -> None:
         """Make a new TwistedChannel what this one is."""
         channel.ignore_late_acks()
@@ -418,58 +364,12 @@ class RecoveringChannel(Topology):
         if self._setup is not None:
             await maybe_await(self._setup(channel))
 
-    def _on_channel_closed(self, channel: TwistedChannel, reason: BaseException) -> None:
-        if channel is not self.current:
-            return
-        self.current = None
-        self._tell_closed(reason)
-        connection = self.service.connection
-        if self._closed is None and self._is_in_use(connection):
-            LOGGER.warning("Channel closed (%s); opening it again", reason)
-            # A call's refusal closes it as often as its user asks.
-            pause = FIRST_PAUSE if channel is self._refused_on else self._backoff.fail(self._now())
-            self._keep_opening(connection, pause, reason)
-
-    def _keep_opening(
-        self, connection: Any, pause: float, reason: BaseException | None = None
-    ) -> None:
-        """Open it again after a pause, until it works or the connection is lost."""
-
-        def is_needed() -> bool:
-            return self._is_in_use(connection) and self._closed is None and not self.is_open
-
-        async def keep_trying(pause: float) -> None:
-            while is_needed():
-                await deferLater(self.service.reactor, pause)
-                if not is_needed():
-                    return
-                try:
-                    await self._declare_what_is_needed(connection, reason)
-                except (Exception, asyncio.CancelledError) as why:
-                    if is_needed():
-                        self.service._events.tell("recovery failed", why)
-                else:
-                    if not is_needed() or await self._try_to_open(connection):
-                        return
-                pause = self._backoff.fail(self._now())
-
-        self.service._run(keep_trying(pause))
-
-    async def _declare_what_is_needed(self, connection: Any, reason: BaseException | None) -> None:
-        recovery = self.service._recovery
-        if getattr(reason, "reply_code", 0) == spec.NOT_FOUND:
-            await recovery.declare_everything(connection)  # of what it missed only the text tells
-        else:
-            queues = [each.queue_name for each in self._consumers if not each.is_over]
-            await recovery.declare_for(connection, queues)
-
-    def _is_in_use(self, connection: Any) -> bool:
-        """Whether it is the service's connection now, and open."""
-        in_use = self.service.connection
-        return in_use is not None and connection is in_use and in_use.is_open
-
-    def _now(self) -> float:
-        return float(self.service.reactor.seconds())
+    def _use(self, channel: TwistedChannel) -> None:
+        """Take a TwistedChannel that is set up into use."""
+        self.current = channel
+        if self._on_open is not None:
+            self._on_open(channel)
+        self._waiters.fire(channel)
 
     def close(self) -> None:
         """Close it for good: consumers end, calls that wait fail."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from pika.connection import Parameters
 from twisted.application.internet import ClientService, backoffPolicy
@@ -13,10 +12,9 @@ from twisted.internet import defer
 from twisted.internet.task import deferLater
 
 from pika_twisted._arguments import check_callable, check_seconds, check_some_seconds
-from pika_twisted._reasons import fresh_exception
 from pika_twisted.channel.channel import TwistedChannel
 from pika_twisted.channel.queue import ReceivedMessage
-from pika_twisted.connecting.connect import connect_any, drop, maybe_await
+from pika_twisted.connecting.connect import connect_any
 from pika_twisted.connecting.options import ServiceOptions, check_options
 from pika_twisted.connecting.targets import places
 from pika_twisted.consuming.handlers import Handling, consume
@@ -28,6 +26,7 @@ from pika_twisted.publisher import Publisher
 from pika_twisted.stats import ServiceStats
 from pika_twisted.transport.read_gate import WaterMarks
 
+from .attempts import Attempts, Login
 from .channel import RecoveringChannel
 from .client_service import Link, LinkEndpoint, LinkFactory
 from .consumer import RecoveringConsumer
@@ -38,7 +37,6 @@ from .oversized import CLOSE, REJECT, Oversized
 from .publisher import RecoveringPublisher
 from .recorder import Recorder
 from .recovery import Recovery
-from .retries import LASTING, Watchdog
 from .suspects import Suspects
 from .totals import Totals
 
@@ -138,24 +136,26 @@ class RecoveringService(ClientService):
         self.connection: TwistedProtocolConnection | None = None
         #: Why there is none: how the last attempt failed, or the last connection ended.
         self.trouble: BaseException | None = None
-        self._setup = setup
-        self._make = protocol
-        self._options: dict[str, Any] = {"water_marks": water_marks, **options}
-        self._renewed: Any = None  # credentials
-        if credentials is None and not callable(target) and not callable(parameters):
-            credentials = self._get_renewed
+        login = Login(credentials, asked=callable(target) or callable(parameters))
+        settings: dict[str, Any] = {"water_marks": water_marks, **options}
         # Made once, so that a wrong argument fails here and not in each attempt.
-        self._places = places(target, parameters, tls, reactor, credentials)
+        found = places(target, parameters, tls, reactor, login.credentials)
         if protocol is TwistedProtocolConnection:
-            check_options(self._options)
-            protocol(None, reactor, **self._options)
-        self._name = ", ".join(map(str, self._places))
+            check_options(settings)
+            protocol(None, reactor, **settings)
+        self._name = ", ".join(map(str, found))
         self._events = Events(self)
         self._totals = Totals(reactor)
         self._oversized = Oversized(self._events, oversized)
         self._recovery = Recovery(reactor, self._events, self._run, self._retry_consumer)
-        self._watchdog = Watchdog(reactor, recovery_timeout)
-        self._recovery.on_progress = self._watchdog.answered
+        self._attempts = Attempts(
+            self,
+            lambda: connect_any(found, protocol, reactor, settings),
+            login,
+            setup,
+            recovery_timeout,
+            retry_policy or backoffPolicy(0.1, 30.0, 2.0),
+        )
         self._suspects = Suspects()
         self._running = OrderedSet()
         self._phase = Phase.STOPPED
@@ -164,17 +164,11 @@ class RecoveringService(ClientService):
         self._next_life: Life | None = None
         self._stop_waiters = Waiters()
         self._shutdown_trigger: Any = None
-        self._connected_before = False
-        self._connected_at = 0.0
-        self._failed_in_a_row = 0
-        #: Connections in a row that were lost at once.
-        self._short_lived = 0
-        self._retry_policy = retry_policy or backoffPolicy(0.1, 30.0, 2.0)
         ClientService.__init__(
             self,
-            LinkEndpoint(self._name, self._establish),  # type: ignore[arg-type]
+            LinkEndpoint(self._name, self._attempts.establish),  # type: ignore[arg-type]
             LinkFactory(),  # type: ignore[arg-type]
-            retryPolicy=lambda failed: self._retry_policy(failed + self._short_lived),
+            retryPolicy=self._attempts.pause,
             clock=reactor,
         )
 
@@ -516,111 +510,12 @@ class RecoveringService(ClientService):
 
     # The connection
 
-    def _get_renewed(self) -> Any:
-        """Return the credentials that the broker took last, None for those that were given."""
-        return self._renewed
-
     def _add_channel(self, channel: RecoveringChannel) -> None:
         self._channels.add(channel)
         connection = self.connection
         restarting = self._next_life is not None  # the next connection will have it
         if connection is not None and connection.is_open and not restarting:
-            channel._open_on(connection)
-
-    async def _establish(self) -> TwistedProtocolConnection:
-        """Make one attempt: connect, and bring everything back."""
-        self._events.tell("recovering")
-        try:
-            connection = await connect_any(self._places, self._make, self.reactor, self._options)
-            try:
-                await self._watchdog.watch(lambda: self._recover(connection))
-                if connection.is_closed:
-                    raise fresh_exception(await connection.when_closed())
-            except BaseException:
-                self.connection = None
-                self._recovery.end()
-                self._totals.keep_connection(connection)
-                drop(connection)
-                raise
-        except (Exception, asyncio.CancelledError) as why:
-            if self.running:  # else it was cancelled by the end of the service
-                self._on_attempt_failed(why)
-            raise
-        self._on_connected(connection)
-        return cast(TwistedProtocolConnection, connection)
-
-    def _on_attempt_failed(self, why: BaseException) -> None:
-        self._totals.failed_attempts += 1
-        self.trouble = fresh_exception(why)
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row == 1:
-            # Twisted's log has each, but is seen only where it is begun; a warning always.
-            LOGGER.warning("No usable connection to %s: %s; trying again", self._name, why)
-        self._events.tell("recovery failed", why)
-
-    async def _recover(self, connection: TwistedProtocolConnection) -> None:
-        connection.add_on_connection_blocked_callback(
-            lambda _connection, frame: self._events.tell("blocked", frame.method.reason)
-        )
-        connection.add_on_connection_unblocked_callback(lambda *_: self._events.tell("unblocked"))
-        if self._setup is not None:
-            self._watchdog.answered("setup")
-            await maybe_await(self._setup(await connection.channel()))
-        self._watchdog.answered("declaring")
-        await self._recovery.declare_on(connection)
-        self.connection = connection  # channels made from now on see to themselves
-        self._watchdog.answered("opening channels")
-        opening = []
-        for channel in list(self._life.channels):
-            opened = defer.Deferred.fromCoroutine(channel._recover_on(connection))
-            opening.append(opened.addBoth(self._on_channel_recovered, channel, connection))
-        await defer.gatherResults(opening, consumeErrors=True).addErrback(_first_reason)
-
-    def _on_channel_recovered(
-        self, result: Any, channel: RecoveringChannel, connection: TwistedProtocolConnection
-    ) -> Any:
-        """Let a channel that could not be opened try by itself; the others go on without it."""
-        self._watchdog.answered()
-        why = getattr(result, "value", None)
-        if why is None or not connection.is_open or isinstance(why, defer.CancelledError):
-            return result
-        self._events.tell("recovery failed", why)
-        channel._open_later(connection)
-        return None
-
-    def _on_connected(self, connection: TwistedProtocolConnection) -> None:
-        self.connection = connection
-        self.trouble = None
-        self._failed_in_a_row = 0
-        self._connected_at = self.reactor.seconds()
-        connection.when_closed().addCallback(self._on_lost, connection)
-        self._recovery.begin(connection)
-        self._totals.end_down_time()
-        first, self._connected_before = not self._connected_before, True
-        self._totals.reconnects += not first
-        LOGGER.info("%s to %s", "Connected" if first else "Connected again", self._name)
-        # Later: then ClientService knows of the connection, and may be told to stop.
-        event: EventName = "connected" if first else "recovered"
-        self.reactor.callLater(0, self._events.tell, event, connection)
-
-    def _on_lost(self, reason: Any, connection: TwistedProtocolConnection) -> None:
-        self._totals.keep_connection(connection)
-        self._renewed = connection.renewed_credentials or self._renewed
-        if connection is self.connection:
-            self.connection = None
-            self._recovery.end()
-        self.trouble = fresh_exception(reason)
-        lasted = self.reactor.seconds() - self._connected_at >= LASTING
-        self._short_lived = 0 if lasted else self._short_lived + 1
-        if self.running:
-            self._totals.begin_down_time()
-            self._events.tell("lost", reason)
-
-
-def _first_reason(failure: Any) -> Any:
-    """Take the reason out of gatherResults()'s."""
-    reason = failure.check(defer.FirstError) and failure.value.subFailure
-    return reason or failure
+            channel._opening.open_on(connection)
 
 
 __all__ = ["EVENTS", "Link", "RecoveringService"]
