@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pika import spec
 
+from pika_twisted.codec.values import Timestamp
 from tests.support import wire
 
 DELIVER = wire.method_frame(1, wire.deliver())
@@ -182,10 +183,14 @@ def timestamp(seconds: int) -> bytes:
 
 
 POISON: dict[str, Poison] = {
-    "timestamp in milliseconds": Poison(headers(timestamp(1_700_000_000_000)), None, 1700000000000),
-    "timestamp in year 10000": Poison(headers(timestamp(253402300800)), None, 253402300800),
-    "timestamp of 2**63": Poison(headers(timestamp(2**63)), None, 2**63),
-    "timestamp of 2**64 - 1": Poison(headers(timestamp(2**64 - 1)), None, 2**64 - 1),
+    "timestamp in milliseconds": Poison(
+        headers(timestamp(1_700_000_000_000)), None, Timestamp(1_700_000_000_000)
+    ),
+    "timestamp in year 10000": Poison(
+        headers(timestamp(253402300800)), None, Timestamp(253402300800)
+    ),
+    "timestamp of 2**63": Poison(headers(timestamp(2**63)), None, Timestamp(2**63)),
+    "timestamp of 2**64 - 1": Poison(headers(timestamp(2**64 - 1)), None, Timestamp(2**64 - 1)),
     "infinite double": Poison(headers(b"d" + struct.pack(">d", float("inf"))), None, float("inf")),
     "600 nested tables": Poison(headers(wire.nested(600)), "headers"),
     "600 nested arrays": Poison(headers(wire.nested(600, b"A")), "headers"),
