@@ -364,6 +364,10 @@ class RecoveringChannel(Topology):
         if self._setup is not None:
             await maybe_await(self._setup(channel))
 
+    async def _subscribe_all(self, channel: TwistedChannel, connection: Any) -> None:
+        """Subscribe the consumers on a TwistedChannel that is set up."""
+        await self._consumers.subscribe_all(channel, connection)
+
     def _use(self, channel: TwistedChannel) -> None:
         """Take a TwistedChannel that is set up into use."""
         self.current = channel

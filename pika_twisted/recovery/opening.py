@@ -60,7 +60,7 @@ class Opening:
             channel.add_on_close_callback(self._on_channel_closed)
             try:
                 await self._owner._set_up(channel)
-                await self._owner._consumers.subscribe_all(channel, connection)
+                await self._owner._subscribe_all(channel, connection)
                 if not channel.is_open:
                     raise fresh_exception(
                         channel._closed or NotConnected("The channel closed again")
@@ -128,7 +128,7 @@ class Opening:
         if getattr(reason, "reply_code", 0) == spec.NOT_FOUND:
             await recovery.declare_everything(connection)  # of what it missed only the text tells
         else:
-            queues = [each.queue_name for each in self._owner._consumers if not each.is_over]
+            queues = [each.queue_name for each in self._owner.subscriptions if not each.is_over]
             await recovery.declare_for(connection, queues)
 
     def _is_in_use(self, connection: Any) -> bool:
