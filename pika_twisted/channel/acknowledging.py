@@ -108,6 +108,7 @@ class Settling:
 
     def _on_indirect(self, method: Any, auto_ack: bool) -> None:
         """Note a message that the decoder has not put into a queue itself."""
+        self._has_received = True
         delivery_tag = getattr(method, "delivery_tag", 0)  # that of a test's double has none
         self._last_indirect = max(self._last_indirect, delivery_tag)
         if auto_ack and self._ledger is not None:

@@ -1,7 +1,7 @@
 """`TwistedChannel`: the methods of an AMQP channel, returning Deferreds.
 
-Methods that ask and get one answer are in `topology`; publishing, getting and settling by the
-message have a module each. What they have in common is `_call()`.
+Methods that ask and get one answer are in `topology`; publishing, and settling by the message, have
+a module each. What they have in common is `_call()`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from pika import exceptions as pika_exceptions
-from pika import frame, spec
+from pika import frame, spec, validators
 from twisted.internet import defer
 
 from pika_twisted import _instruments
@@ -27,16 +27,16 @@ from .acknowledging import Settling
 from .consumer import Consumer
 from .consumers import Consumers, QueuesByTag, TagsByQueue
 from .encoders import GoneEncoder, PlainEncoder
-from .getting import Getting
+from .getting import Gets
 from .publishing import Publishing
-from .queue import ClosableDeferredQueue, End
+from .queue import ClosableDeferredQueue, End, ReceivedMessage
 from .topology import Topology
 from .water_marked_queue import queue_for
 
 LOGGER = logging.getLogger("pika_twisted")
 
 
-class TwistedChannel(Topology, Publishing, Getting, Settling):
+class TwistedChannel(Topology, Publishing, Settling):
     """An AMQP channel whose methods return Deferreds.
 
     A method that pika gives a callback returns a Deferred here, which fires with what the callback
@@ -55,6 +55,7 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         self._closed: BaseException | None = None
         self._calls: Any = OrderedSet()
         self._records = Consumers()
+        self._gets = Gets(channel.basic_get, self._on_indirect, self._requeue)
         self._last_declared = ""
         #: How many Basic.Recover wait for their answer.
         self._recovering = 0
@@ -149,6 +150,9 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
     @property
     def _queue_name_to_consumer_tags(self) -> Any:
         return TagsByQueue(self._records)
+
+    def _on_getempty(self, _method_frame: Any) -> None:
+        self._gets.on_empty()
 
     # What all calls have in common
 
@@ -286,6 +290,28 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
             self._channel.flush()
 
     # Consuming
+
+    def basic_get(
+        self, queue: str, auto_ack: bool = False
+    ) -> defer.Deferred[ReceivedMessage[spec.Basic.GetOk] | None]:
+        """Fetch one message; `queue` may be '' for the queue declared last on this channel.
+
+        :returns: a Deferred that fires with a `ReceivedMessage` (its method is a Basic.GetOk), or
+            with None when the queue is empty. Cancelled, a message that still comes is requeued; an
+            auto_ack one is kept for the next auto_ack `basic_get()` of that queue.
+        :raises DuplicateGetOkCallback: another `basic_get()` of this channel is waiting
+        """
+        self._gets.raise_if_waiting()
+        if self._closed:
+            return defer.fail(fresh_exception(self._closed))
+        try:
+            check_auto_ack("basic_get", auto_ack)
+            validators.require_string(queue, "queue")
+        except TypeError:
+            return defer.fail()
+        getting = self._gets.get(self, queue, queue or self._last_declared, auto_ack)
+        self._has_received = self._has_received or self._gets.under_way > 0
+        return getting
 
     def basic_consume(
         self,
@@ -501,7 +527,7 @@ class TwistedChannel(Topology, Publishing, Getting, Settling):
         calls, self._calls = self._calls, OrderedSet()
         observers, self._observers = self._observers, OrderedSet()
         records = self._records.take_all()
-        for deferred in (*calls, *self._give_up_gets(), *observers):
+        for deferred in (*calls, *self._gets.give_up(), *observers):
             if not deferred.called:
                 deferred.errback(fresh_exception(reason))
         self._confirms.fail_all(reason)

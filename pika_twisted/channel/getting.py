@@ -1,7 +1,4 @@
-"""Fetching single messages: Basic.Get, one at a time.
-
-The part of `TwistedChannel` that remembers who asked.
-"""
+"""Fetching single messages: Basic.Get, one at a time."""
 
 from __future__ import annotations
 
@@ -11,11 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pika import exceptions as pika_exceptions
-from pika import spec, validators
 from twisted.internet import defer
-
-from pika_twisted._arguments import check_auto_ack
-from pika_twisted._reasons import fresh_exception
 
 from .queue import AutoAcknowledged, ReceivedMessage
 
@@ -23,102 +16,100 @@ LOGGER = logging.getLogger("pika_twisted")
 
 
 class _Get:
-    """A Basic.Get under way; `deferred` is None once its user cancelled it."""
+    """A Basic.Get under way; `deferred` is None once its user cancelled it, or has the answer."""
 
     def __init__(self, queue: str, auto_ack: bool) -> None:
         self.queue = queue
         self.auto_ack = auto_ack
-        self.deferred: defer.Deferred[Any] | None = None
+        self.deferred: defer.Deferred[Any] | None = defer.Deferred(self._leave)
+
+    def _leave(self, _deferred: defer.Deferred[Any]) -> None:
+        self.deferred = None
+
+    def take(self) -> defer.Deferred[Any] | None:
+        """Return the Deferred, to be fired, if it still waits."""
+        deferred, self.deferred = self.deferred, None
+        return deferred
 
 
-class Getting:
-    """Fetches single messages."""
+class Gets:
+    """The Basic.Get of one channel, the oldest first: the broker answers in order.
 
-    _channel: Any
-    _closed: BaseException | None
-    _on_indirect: Callable[[Any, bool], None]
-    _has_received: bool
-    _last_declared: str
-    _requeue: Callable[[int], None]
+    :param send: sends one: called as pika's `basic_get()`
+    :param received: called with the method of what has come, and whether it needs no ack
+    :param give_back: called with the delivery tag of what came for a get that was cancelled
+    """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._basic_get_deferred: defer.Deferred[Any] | None = None
-        self._gets: deque[_Get] = deque()
-        self._kept: dict[str, deque[ReceivedMessage[spec.Basic.GetOk]]] = {}
+    def __init__(
+        self,
+        send: Callable[..., Any],
+        received: Callable[[Any, bool], Any],
+        give_back: Callable[[int], Any],
+    ) -> None:
+        self._send = send
+        self._received = received
+        self._give_back = give_back
+        self._under_way: deque[_Get] = deque()
+        # Messages without ack that came for cancelled gets, by queue.
+        self._kept: dict[str, deque[ReceivedMessage[Any]]] = {}
 
-    def basic_get(
-        self, queue: str, auto_ack: bool = False
-    ) -> defer.Deferred[ReceivedMessage[spec.Basic.GetOk] | None]:
-        """Fetch one message; `queue` may be '' for the queue declared last on this channel.
+    @property
+    def under_way(self) -> int:
+        """How many the broker has not answered."""
+        return len(self._under_way)
 
-        :returns: a Deferred that fires with a `ReceivedMessage` (its method is a Basic.GetOk), or
-            with None when the queue is empty. Cancelled, a message that still comes is requeued; an
-            auto_ack one is kept for the next auto_ack `basic_get()` of that queue.
-        :raises DuplicateGetOkCallback: another `basic_get()` of this channel is waiting
-        """
-        if self._basic_get_deferred is not None:
+    def raise_if_waiting(self) -> None:
+        """Raise DuplicateGetOkCallback while one waits for its answer: the latest."""
+        if self._under_way and self._under_way[-1].deferred is not None:
             raise pika_exceptions.DuplicateGetOkCallback()
-        if self._closed:
-            return defer.fail(fresh_exception(self._closed))
-        try:
-            check_auto_ack("basic_get", auto_ack)
-            validators.require_string(queue, "queue")
-        except TypeError:
-            return defer.fail()
-        name = queue or self._last_declared
+
+    def get(self, channel: Any, queue: str, name: str, auto_ack: bool) -> defer.Deferred[Any]:
+        """Return a Deferred of one message, or of None, from the queue with that `name`.
+
+        :param channel: what the message names as its channel
+        :param queue: the queue as it is sent, '' for the one declared last
+        """
         if auto_ack and self._kept.get(name):
             return defer.succeed(self._kept[name].popleft())
         get = _Get(name, auto_ack)
         kind: Any = AutoAcknowledged if auto_ack else ReceivedMessage
 
         def got(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            self._gets.remove(get)
-            self._on_indirect(method, auto_ack)
-            self._on_got(get, kind(self, method, properties, body))
-
-        def abandon(_: Any) -> None:
-            self._leave_get(get)
+            self._under_way.remove(get)
+            self._received(method, auto_ack)
+            self._hand_out(get, kind(channel, method, properties, body))
 
         # Registered before it is written: a transport may answer within write().
-        self._gets.append(get)
-        deferred: defer.Deferred[Any] = defer.Deferred(abandon)
-        get.deferred = self._basic_get_deferred = deferred
+        self._under_way.append(get)
+        deferred = get.deferred
+        assert deferred is not None
         try:
-            self._channel.basic_get(queue=queue, auto_ack=auto_ack, callback=got)
+            self._send(queue=queue, auto_ack=auto_ack, callback=got)
         except Exception:
-            self._gets.remove(get)
-            self._leave_get(get)
+            self._under_way.remove(get)
             return defer.fail()
-        self._has_received = True
         return deferred
 
-    def _leave_get(self, get: _Get) -> defer.Deferred[Any] | None:
-        """Free the slot of a get that is answered or cancelled; its Deferred if it still waits."""
-        deferred, get.deferred = get.deferred, None
-        if deferred is not None:
-            self._basic_get_deferred = None
-        return deferred
-
-    def _on_got(self, get: _Get, message: ReceivedMessage[Any]) -> None:
-        deferred = self._leave_get(get)
+    def _hand_out(self, get: _Get, message: ReceivedMessage[Any]) -> None:
+        deferred = get.take()
         if deferred is not None:
             deferred.callback(message)
         elif get.auto_ack:
             self._kept.setdefault(get.queue, deque()).append(message)
         else:
-            self._requeue(message.method.delivery_tag)
+            self._give_back(message.method.delivery_tag)
 
-    def _on_getempty(self, _method_frame: Any) -> None:
-        deferred = self._leave_get(self._gets.popleft()) if self._gets else None
+    def on_empty(self) -> None:
+        """Answer the oldest with None: Basic.GetEmpty."""
+        deferred = self._under_way.popleft().take() if self._under_way else None
         if deferred is not None:
             deferred.callback(None)
 
-    def _give_up_gets(self) -> list[defer.Deferred[Any]]:
-        """The channel is gone: the Deferred that still waits, if there is one."""
-        deferred, self._basic_get_deferred = self._basic_get_deferred, None
-        self._gets.clear()
+    def give_up(self) -> list[defer.Deferred[Any]]:
+        """Return the Deferreds that still wait, to be failed: the channel is gone."""
+        waiting = [get.take() for get in self._under_way]
+        self._under_way.clear()
         kept = sum(map(len, self._kept.values()))
         if kept:
             LOGGER.warning("%d auto_ack messages of cancelled basic_get() calls are lost", kept)
-        return [] if deferred is None else [deferred]
+        return [deferred for deferred in waiting if deferred is not None]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import typing_extensions
     from pika import spec
 
+    from pika_twisted._frame import Backlog as Pending
+
     from .channel import TwistedChannel
 
     # What is not said to be another one is the message of a consumer.
@@ -241,8 +243,8 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
     def size(self, most: int | None) -> None:
         self._size = most
 
-    @property
-    def waiting(self) -> Any:
+    @property  # type: ignore[override]
+    def waiting(self) -> Waiting:
         """The Deferreds that wait for a message; equals a list of them. Assigned, it has others."""
         return Waiting(self._turns)
 
@@ -255,10 +257,11 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         for deferred in others:
             self._turns.add(deferred, _ONE)
 
-    @property
-    def pending(self) -> Any:
-        """The messages nobody has taken yet; equals a list of them. Assigned, it has others."""
-        return self._turns.pending
+    @property  # type: ignore[override]
+    def pending(self) -> Pending:
+        """The messages that are not taken yet; can do what a list can. Assigned, it has others."""
+        pending: Pending = self._turns.pending
+        return pending
 
     @pending.setter
     def pending(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -270,12 +273,13 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
             self._turns.pending.append(message)
 
     @property
-    def closed(self) -> Any:
-        """None, or the reason why the queue is closed; may be assigned."""
-        return self._turns.closed
+    def closed(self) -> object:
+        """None, or the reason why the queue is closed, as it was given; may be assigned."""
+        reason: object = self._turns.closed
+        return reason
 
     @closed.setter
-    def closed(self, reason: Any) -> None:
+    def closed(self, reason: object) -> None:
         self._turns.closed = reason
 
     @property
