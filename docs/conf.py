@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyXRefRole
@@ -26,7 +27,8 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_title = "pika-twisted"
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
+myst_substitutions = {"version": version}
 myst_heading_anchors = 3
 
 html_theme_options = {
@@ -54,8 +56,15 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 
 
+class Name(PyXRefRole):
+    """A name in a docstring; `connect()` links as `connect` does, and each is shown as written."""
+
+    def process_link(self, *arguments: Any) -> tuple[str, str]:
+        """Return title and target."""
+        title, target = super().process_link(*arguments)
+        return title, target.removesuffix("()")
+
+
 def setup(app: Sphinx) -> None:
-    """Let `connect()` link as `connect` does."""
-    app.add_role_to_domain(
-        "py", "obj", PyXRefRole(fix_parens=True, warn_dangling=False), override=True
-    )
+    """Put it in the place of Sphinx's own."""
+    app.add_role_to_domain("py", "obj", Name(warn_dangling=False), override=True)
