@@ -95,7 +95,7 @@ class ClientCredentials:
             self._fields["scope"] = scope
         self._in_body = secret_in_body
         self._timeout = timeout
-        self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, tls))
+        self._agent: Any = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, tls))
         self._token = ""
         self._renew_at = 0.0
         self._expires_at = 0.0

@@ -242,6 +242,9 @@ cdef class Backlog:
     def __add__(self, items):
         return self.copy() + items
 
+    def __radd__(self, items):
+        return items + self.copy()
+
     def __len__(self):
         return self.length
 

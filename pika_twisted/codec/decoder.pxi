@@ -541,7 +541,7 @@ cdef class FrameDecoder:
         return self.method_frame(method)
 
     cdef Route read_consumer_tag(self, ChannelState state, _ContentMethod method,
-                                        Cursor* cursor):
+                                 Cursor* cursor):
         cdef Py_ssize_t size = take(cursor, 1)[0]
         cdef octets at = take(cursor, size)
         cdef Route route = state.find(at, size)

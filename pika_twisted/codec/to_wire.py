@@ -12,7 +12,7 @@ from calendar import timegm
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 from pika.exceptions import ShortStringTooLong
 
@@ -101,7 +101,7 @@ class Writer:
             text += f"[{key!r:.{LONGEST_PATH}}]"
         return text
 
-    def refuse(self, error: type[Exception], text: str, *details: Any) -> None:
+    def refuse(self, error: type[Exception], text: str, *details: Any) -> NoReturn:
         """Raise `error` with a text that begins with the path."""
         raise error(f"{self.where()}{text}", *details)
 
@@ -115,7 +115,6 @@ class Writer:
             return bytes(value, "utf-8")
         except UnicodeEncodeError as error:
             self.refuse(ValueError, f" can't be encoded as UTF-8: {error}")
-            raise
 
     def short_string(self, value: Any) -> None:
         """Write a string of at most 255 bytes."""

@@ -122,7 +122,7 @@ class TurnTaking(TaskAwaitable, defer.Deferred):  # type: ignore[type-arg]
 
     def __await__(self) -> Generator[Any, Any, Any]:
         try:
-            return (yield from super().__await__())
+            return (yield from super().__iter__())
         except BaseException:  # an asyncio task was cancelled, perhaps
             self.give_back()
             raise

@@ -276,8 +276,9 @@ def _group(tag: int, delivery: Unacked, how: Ending) -> tuple[str, int, int, str
     if how is LOST:
         return "", 0, 0, ""
     consumer = delivery.consumer
-    place = (0, tag, "") if consumer is None else (1, 0, consumer.tag)
-    return (delivery.queue.name, *place)
+    if consumer is None:
+        return delivery.queue.name, 0, tag, ""
+    return delivery.queue.name, 1, 0, consumer.tag
 
 
 def _delivered_properties(queue: Queue | Stream, message: QueuedMessage, got: bool) -> Any:

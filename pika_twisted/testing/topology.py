@@ -138,12 +138,13 @@ def _queue_binding(channel: ServerChannel, method: Any) -> tuple[str, Target, st
     _not_default(method.exchange)
     channel.check_access("queue", name, WRITE)
     channel.check_access("exchange", method.exchange, READ)
+    binding = method.exchange, Target(name, False), method.routing_key, method.arguments or {}
     vhost = channel.vhost
     if isinstance(method, spec.Queue.Bind):
         vhost.exchange(str(method.exchange))
     if name in vhost.queues:
         vhost.usable_queue(name, channel.connection)
-    return method.exchange, Target(name, False), method.routing_key, method.arguments or {}
+    return binding
 
 
 HANDLERS: dict[type[Any], Any] = {

@@ -97,6 +97,9 @@ class Backlog:
     def __add__(self, items: Any) -> Any:
         return self.copy() + items
 
+    def __radd__(self, items: Any) -> Any:
+        return items + self.copy()
+
     def __len__(self) -> int:
         return len(self._items)
 

@@ -251,6 +251,7 @@ def list_operation(rng: random.Random) -> Any:
         lambda it: it.__delitem__(slice(at, to, step)),
         lambda it: it.__iadd__([item]) and None,
         lambda it: it + [item],  # noqa: RUF005
+        lambda it: [item] + it,  # noqa: RUF005
         lambda it: it[at],
         lambda it: it[at:to:step],
     ]
