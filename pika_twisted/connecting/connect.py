@@ -38,12 +38,13 @@ _FINAL = (
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    _Deferred = defer.Deferred[TwistedProtocolConnection]
+    _Base = defer.Deferred[TwistedProtocolConnection]  # what `await` gives, for both checkers
 else:
-    _Deferred = defer.Deferred  # not generic at run time in Twisted 22.10
+    # Deferred is not generic at run time in Twisted 22.10.
+    _Base = type("_Base", (TaskAwaitable, defer.Deferred), {})
 
 
-class Connecting(TaskAwaitable, _Deferred):
+class Connecting(_Base):
     """What `connect()` returns; `async with` waits for it, and closes the connection at the end.
 
     asyncio's tasks await it, too, where Twisted's asyncio reactor runs on their loop.
@@ -60,7 +61,7 @@ class Connecting(TaskAwaitable, _Deferred):
                 self.addErrback(lambda failure: failure.trap(defer.CancelledError))
                 self.cancel()
                 raise
-        connection: TwistedProtocolConnection = yield from super().__await__()
+        connection: TwistedProtocolConnection = yield from super().__iter__()
         return connection
 
     async def __aenter__(self) -> TwistedProtocolConnection:
