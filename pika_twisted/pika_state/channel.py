@@ -180,7 +180,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._blocking = method.NAME
         self._together.append((_TOGETHER[type(method)], callback))
         self.connection._output_marshaled_frames([encoded])
-        self.connection.gate.resume()
+        self.connection.asks(self)
 
     def _on_together(self, method_frame: frame.Method[Any]) -> None:
         if not self._together or self._together[0][0] is not type(method_frame.method):
