@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pika import exceptions as pika_exceptions
 from twisted.internet import defer
+from twisted.internet.interfaces import IReactorCore
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
@@ -19,6 +20,7 @@ from pika_twisted.transport.sockets import abort, set_options
 from .addresses import HostAddresses
 from .failures import explain, is_timeout
 from .options import ConnectionOptions, check_options
+from .shutdown import Shutdown
 from .targets import Place, maybe_await, places
 
 __all__ = ["Connecting", "connect", "connect_any", "drop", "maybe_await"]
@@ -119,6 +121,10 @@ def connect(
     one gives a ready connection), TLS options, `socket_timeout` for TCP, `stack_timeout` for the
     whole of one attempt at one address, `connection_attempts` and `retry_delay`, `tcp_options`.
 
+    When the reactor stops and the connection is still open, its consumers are cancelled, so that
+    `async for` ends; then the connection is closed by the program, or 1 s after it has sent
+    something last, 10 s at most. What was published and acked has left by then.
+
     What may be a function is called without arguments at each attempt, and may return a Deferred or
     be a coroutine function: for passwords, tokens and brokers that change.
 
@@ -169,6 +175,8 @@ async def _connect(
         check_options(options)
     found = places(target, parameters, tls, reactor, credentials)
     connection: TwistedProtocolConnection = await connect_any(found, make, reactor, options)
+    if IReactorCore.providedBy(reactor):  # a Clock never stops
+        Shutdown(connection, reactor)
     return connection
 
 

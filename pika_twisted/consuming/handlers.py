@@ -225,7 +225,9 @@ class Handling:
         self._failures.stop()
         if self.channel.is_open:  # the broker cancelled the consumer: it still counts them as ours
             self._give_back()
-        self._waiters.conclude(None if self._stopping or why is None else Failure(why))
+        # Cancelled by this client, as the end of the reactor does, it is stopped, too.
+        stopped = self._stopping or (self._messages is not None and self._messages._ended)
+        self._waiters.conclude(None if stopped or why is None else Failure(why))
 
 
 def consume(

@@ -271,3 +271,78 @@ async def example_production(env: Env) -> None:
     handled = re.findall(r"handled (task \d+)", text)
     left = await env.count(queue)
     equal(len(handled) + left, 60, "handled and acknowledged, or still there")
+
+
+PLAIN = """\
+import os
+
+import pika_twisted
+from twisted.internet import defer, task
+
+
+async def main(reactor):
+    {connect}
+        channel = await connection.channel()
+        await channel.basic_qos(prefetch_count=10)
+        {body}
+
+
+task.react(lambda reactor: defer.ensureDeferred(main(reactor)))
+"""
+ASYNC_WITH = 'async with pika_twisted.connect(os.environ["AMQP_URL"]) as connection:'
+NEVER_CLOSED = 'connection = await pika_twisted.connect(os.environ["AMQP_URL"])\n    if True:'
+LOOP = """
+        queue, tag = await channel.basic_consume(os.environ["QUEUE"])
+        async for message in queue:
+            print(message.body.decode(), flush=True)
+            message.ack()"""
+HANDLERS = """
+        def handle(message):
+            print(message.body.decode(), flush=True)
+        handling = await pika_twisted.consume(channel, os.environ["QUEUE"], handle)
+        await handling.when_stopped()"""
+PUBLISHES = """
+        for number in range(3000):
+            channel.basic_publish("", os.environ["QUEUE"], b"x" * 1000)
+        print("published", flush=True)
+        reactor.stop()"""
+
+
+@scenario(
+    interface="ours",
+    timeout=60,
+    variants={
+        "async for": {"connect": ASYNC_WITH, "body": LOOP},
+        "async for, never closed": {"connect": NEVER_CLOSED, "body": LOOP},
+        "consume": {"connect": ASYNC_WITH, "body": HANDLERS},
+    },
+)
+async def plain_consumer_ends_on_ctrl_c(env: Env, connect: str, body: str) -> None:
+    """Without a line for it: SIGINT ends the program at once, with no traceback; acks have left."""
+    queue = env.name()
+    await fill(env, queue, 20)
+    program = Program(env, queue, "-c", PLAIN.format(connect=connect, body=body))
+    try:
+        await until_text(env, [program], 20, "task")
+        program.process.send_signal(signal.SIGINT)
+        begin = time.monotonic()
+        code = await env.thread(program.wait, 20)
+    finally:
+        await env.thread(program.wait, 0.1)
+    check(time.monotonic() - begin < 5, "it ended at once")
+    check("Traceback" not in program.text(), program.text()[-3000:])
+    check("Unhandled" not in program.text(), program.text()[-3000:])
+    check(code in (0, -signal.SIGINT), f"{code}: {program.text()[-2000:]}")
+    await env.settled(queue, 0)
+
+
+@scenario(interface="ours", timeout=60)
+async def what_was_published_leaves_before_the_reactor_stops(env: Env) -> None:
+    """3 MB, reactor.stop() in the same turn, a connection that is never closed: all arrive."""
+    queue = env.name()
+    await fill(env, queue, 0)
+    program = Program(env, queue, "-c", PLAIN.format(connect=NEVER_CLOSED, body=PUBLISHES))
+    code = await env.thread(program.wait, 30)
+    check("Traceback" not in program.text(), program.text()[-3000:])
+    equal(code, 0, program.text()[-2000:])
+    await env.settled(queue, 3000)
