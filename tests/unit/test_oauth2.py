@@ -8,6 +8,7 @@ import logging
 from typing import Any
 from urllib.parse import parse_qs
 
+import pika
 import pytest
 from twisted.internet import defer, task
 from twisted.internet import error as twisted_error
@@ -257,7 +258,11 @@ def test_a_renewal_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -
 def test_a_service_renews_on_each_connection() -> None:
     broker = Broker()
     fetch = Fetch(broker.reactor)
-    service = pika_twisted.RecoveringService(broker.endpoint(), reactor=broker.reactor)
+    service = pika_twisted.RecoveringService(
+        broker.endpoint(),
+        credentials=lambda: pika.PlainCredentials("guest", "guest"),
+        reactor=broker.reactor,
+    )
     fetch.credentials.keep_fresh(service)
 
     async def work() -> None:
