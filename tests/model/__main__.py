@@ -1,0 +1,3 @@
+from tests.model.cli import main
+
+main()
