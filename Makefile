@@ -22,7 +22,7 @@ BROKER_TESTS = $(RUN) -m pytest tests/broker
 SOURCES := pyproject.toml setup.py .ci/setup $(wildcard *.pyx pika_twisted/*/*.pyx pika_twisted/codec/*.pxi)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build debug demo test test-unit test-broker test-long test-asan coverage fuzz soak bench check instructions matrix \
+.PHONY: help venv build debug demo test test-unit test-broker test-long test-asan coverage fuzz model soak bench check instructions matrix \
 	docs wheel clean broker always
 
 help:  ## show this
@@ -73,6 +73,9 @@ coverage: venv .venv/.group-build .venv/.group-coverage  ## which lines of Pytho
 fuzz: venv  ## libFuzzer under ASan, UBSan and LSan, every core, ten minutes (ARGS="--target stream")
 	@.ci/setup fuzz
 	$(RUN) -m tests.fuzz run --seconds $(SECONDS) $(ARGS)
+
+model: venv  ## random programs over the broker in memory, ten minutes (ARGS="--seed 1000")
+	$(RUN) -m tests.model run --seconds $(SECONDS) $(ARGS)
 
 soak: venv broker  ## load for ten minutes with connections cut; memory and counts (ARGS="--rate 200")
 	$(RUN) -m tests.soak --seconds $(SECONDS) $(ARGS)

@@ -133,9 +133,7 @@ class BrokerSteps:
             if channel.alive and channel.handling is None and "q0" in self.world.broker.queues:
                 method = channel.client.queue_unbind if step.b % 2 else channel.client.queue_bind
                 arguments = {"x-match": "any", "route": True}
-                self.world.watch(
-                    "call", method("q0", "h", arguments=arguments), channel=channel
-                )
+                self.world.watch("call", method("q0", "h", arguments=arguments), channel=channel)
                 return
 
     def do_turn(self, step: Step) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.model`: run, replay."""
+"""`python -m tests.model`: run, replay, mutants."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 
 from twisted.logger import globalLogBeginner
 
+from tests.model.mutation import try_all
 from tests.model.program import Program, generate
 from tests.model.session import run
 from tests.model.shrink import shrink
@@ -24,7 +25,12 @@ def main() -> None:
     running.add_argument("--keep-going", action="store_true", help="show all that fail")
     replaying = commands.add_parser("replay", help="the program of one seed, made smaller")
     replaying.add_argument("seed", type=int)
+    mutating = commands.add_parser("mutants", help="faults put into a copy of the package")
+    mutating.add_argument("--seconds", type=float, default=60.0, help="for each")
+    mutating.add_argument("--only", default="", help="those whose name holds this")
     options = parser.parse_args()
+    if options.command == "mutants":
+        sys.exit(try_all(options.seconds, options.only) and 1)
     prepare()
     if options.command == "replay":
         sys.exit(replay(options.seed))

@@ -175,9 +175,7 @@ class ClientSteps:
                 if not most:
                     return
 
-        self._waits(
-            step, "iterate", consumer, defer.Deferred.fromCoroutine(loop(1 + step.b % 5))
-        )
+        self._waits(step, "iterate", consumer, defer.Deferred.fromCoroutine(loop(1 + step.b % 5)))
 
     def _take(self, consumer: Consumer, message: Any) -> None:
         self.world.take(consumer.channel, message, consumer, consumer.auto_ack)
@@ -269,7 +267,11 @@ class ClientSteps:
 
     def do_ack_up_to(self, step: Step) -> None:
         channel = self._holder(step.a)
-        if channel is None or channel.recovering or not (channel.complete or not channel.by_message):
+        if (
+            channel is None
+            or channel.recovering
+            or not (channel.complete or not channel.by_message)
+        ):
             return
         tag = channel.held[step.b % len(channel.held)].method.delivery_tag
         if tag in channel.settled and not channel.complete:

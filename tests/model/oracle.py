@@ -97,6 +97,8 @@ def _plausible(world: World, watched: Watched, error: BaseException) -> bool:
         return True
     if connection is not None and same(error, connection.reason):
         return True
+    if isinstance(error, exceptions.ChannelClosedByClient) and watched.kind == "open":
+        return connection is not None and connection.closed_by_us
     if isinstance(error, ProvokedError):
         return consumer is not None and consumer.closed_by_us
     if isinstance(error, exceptions.ConsumerCancelled):

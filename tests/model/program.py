@@ -1,7 +1,7 @@
 """Programs as data: steps with small numbers, made from a seed.
 
-A step's numbers choose among what is there when it runs (`a` modulo the number of channels, say), so
-a program from which steps were removed is a program still.
+A step's numbers choose among what is there when it runs (`a` modulo the number of channels, say),
+so a program from which steps were removed is a program still.
 """
 
 from __future__ import annotations

@@ -114,7 +114,8 @@ class Watched:
         self.fired += 1
         self.deferred = None
         if isinstance(result, Failure):
-            self.error = result.value
+            self.error = result.value.with_traceback(None)
+            result.cleanFailure()  # its frames hold what may have to be collected
         else:
             # A handling, say, is not kept.
             self.value = result if self.kind in ("publish", "publisher") else None

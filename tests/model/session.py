@@ -12,6 +12,7 @@ from twisted.logger import globalLogPublisher
 from tests.model import handlers, oracle
 from tests.model.broker_steps import BrokerSteps
 from tests.model.client_steps import ClientSteps
+from tests.model.clock import Spinning
 from tests.model.program import Program, Step
 from tests.model.records import ProvokedError
 from tests.model.world import World
@@ -98,7 +99,10 @@ def _run(program: Program, collect: bool) -> tuple[list[str], list[tuple[str, An
         perform(step)
         if world.complaints:
             break
-    _finish(world, collect)
+    try:
+        _finish(world, collect)
+    except Spinning as error:
+        world.complain(f"it spins: {error}")
     left: list[tuple[str, Any]] = []
     for connection in world.connections:
         left.append(("connection", weakref.ref(connection.client)))

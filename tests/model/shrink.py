@@ -14,9 +14,7 @@ def kind_of(complaint: str) -> str:
     return re.sub(r"\d+|0x[0-9a-f]+", "N", complaint)[:60]
 
 
-def shrink(
-    program: Program, run: Callable[[Program], list[str]], seconds: float = 20.0
-) -> Program:
+def shrink(program: Program, run: Callable[[Program], list[str]], seconds: float = 20.0) -> Program:
     """Take out steps, then what they do inside, then delays, while the first complaint stays."""
     wanted = {kind_of(each) for each in run(program)}
     end = time.monotonic() + seconds

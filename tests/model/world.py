@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer
-from twisted.python.failure import Failure
 
 from pika_twisted.testing import Broker
+from tests.model.clock import BoundedClock
 from tests.model.program import Program, Step
 from tests.model.records import (
     Channel,
@@ -28,7 +28,7 @@ class World:
     """What steps work on. `complaints` are what must not happen and was seen while it ran."""
 
     def __init__(self, program: Program) -> None:
-        self.broker = Broker(late_deliveries=program.late_deliveries)
+        self.broker = Broker(BoundedClock(), late_deliveries=program.late_deliveries)
         self.clock = self.broker.reactor
         self.complaints: list[str] = []
         self.read_size = program.read_size
@@ -126,6 +126,8 @@ class World:
 
         def fired(result: Any) -> None:
             watched.note(result)
+            if watched.error is not None and kind in ("consume", "basic_get") and about:
+                self.auto_loss = True  # what was delivered meanwhile came for nobody
             for step in inside:
                 if step.op == "boom":
                     raise ProvokedError("in a callback")
@@ -199,7 +201,3 @@ def failure_of(function: Callable[..., Any], *args: Any) -> BaseException | None
     except Exception as error:
         return error
     return None
-
-
-def as_error(result: Any) -> BaseException | None:
-    return result.value if isinstance(result, Failure) else None
