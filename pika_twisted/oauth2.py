@@ -49,8 +49,9 @@ class ClientCredentials:
         connection = await connect("amqps://broker.example.com", credentials=tokens)
         tokens.keep_fresh(connection)
 
-    RabbitMQ needs its plugin `rabbitmq_auth_backend_oauth2`. It closes a connection whose token has
-    expired, so `keep_fresh()` gives it a new one before that (Connection.UpdateSecret).
+    RabbitMQ needs its plugin `rabbitmq_auth_backend_oauth2`. When a token has expired, it refuses
+    the calls of its connection or closes it, so `keep_fresh()` gives it a new one before that
+    (Connection.UpdateSecret).
 
     :param token_url: the token endpoint, https or http
     :param client_id: the client's name there

@@ -91,15 +91,19 @@ async def oauth2_tokens_are_renewed(env: Env) -> None:
     queue = env.name()
     await channel.queue_declare(queue, exclusive=True)
 
-    # One that is not renewed ends with its token.
     other = await pika_twisted.connect(target, credentials=tokens, reactor=env.reactor)
-    reason = await env.within(LIFETIME + 60, other.when_closed(), "the token expired")
-    equal(isinstance(reason, pika_exceptions.ConnectionClosedByBroker), True, repr(reason))
-
+    env.cleanups.append(other.close)
     begin = env.reactor.seconds()
-    while env.reactor.seconds() - begin < LIFETIME:
+    while env.reactor.seconds() - begin < 2 * LIFETIME:
         await channel.basic_publish("", queue, b"x")
         await env.sleep(0.5)
+    # Without renewal the broker refuses what is asked (3.10), or has closed the connection (4.x).
+    try:
+        await (await other.channel()).queue_declare(env.name(), exclusive=True)
+    except pika_exceptions.AMQPError:
+        pass
+    else:
+        equal("declared", "refused", "a declare with a token that has expired")
     equal(service.stats().reconnects, 0, "connections after the first")
     equal(endpoint.given > 2, True, "tokens were renewed")
 
