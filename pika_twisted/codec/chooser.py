@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.util import find_spec
+from pathlib import Path
 
 
 def _is_pure() -> bool:
@@ -16,6 +17,24 @@ def _is_pure() -> bool:
     )
 
 
+def _what_to_do() -> str:
+    """Return the text of the error where the compiled codec is missing."""
+    root = Path(__file__).resolve().parents[2]
+    if (root / "_frame.pyx").exists():
+        return (
+            f"{root} is a checkout, and its source folder pika_twisted shadows the installed "
+            "package; it has no compiled codec (pika_twisted._frame). Run Python from another "
+            "folder, build the codec here (pip install -e . with a C compiler), or set "
+            "PIKA_TWISTED_PURE=1 for the slow reference codec."
+        )
+    return (
+        "pika_twisted's compiled codec (pika_twisted._frame) is missing. Install a wheel "
+        "(pip install --force-reinstall pika-twisted), build it in a checkout "
+        "(pip install -e . with a C compiler), or set PIKA_TWISTED_PURE=1 for the slow "
+        "reference codec."
+    )
+
+
 if _is_pure():
     from pika_twisted.codec.reference import decoder as _implementation
 else:
@@ -24,12 +43,7 @@ else:
     except ImportError as error:
         if error.name not in ("pika_twisted", "pika_twisted._frame"):
             raise  # it is there, and something that it needs is not
-        raise ImportError(
-            "pika_twisted's compiled codec (pika_twisted._frame) is missing. Install a wheel "
-            "(pip install --force-reinstall pika-twisted), build it in a checkout "
-            "(pip install -e . with a C compiler), or set PIKA_TWISTED_PURE=1 for the slow "
-            "reference codec."
-        ) from error
+        raise ImportError(_what_to_do()) from error
 
 IMPLEMENTATION: str = _implementation.IMPLEMENTATION
 

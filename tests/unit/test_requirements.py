@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ import pika.channel
 import pika.connection
 import pytest
 
+import pika_twisted
 from pika_twisted import _requirements
 from pika_twisted.pika_state import private_names
 
@@ -38,10 +40,33 @@ def test_too_old(package: str) -> None:
     assert "pip install --upgrade" in last
 
 
-def test_without_the_compiled_codec() -> None:
-    text = importing("sys.modules['pika_twisted._frame'] = None")
+@pytest.fixture
+def uncompiled(tmp_path: Path) -> Path:
+    """A folder with the package's sources, and no compiled module."""
+    package = Path(pika_twisted.__file__).parent
+    compiled = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    shutil.copytree(package, tmp_path / "pika_twisted", ignore=compiled)
+    return tmp_path
+
+
+def test_without_the_compiled_codec(uncompiled: Path) -> None:
+    first = f"sys.path.insert(0, {str(uncompiled)!r})"
+    text = importing(first)
     assert "pika_twisted._frame) is missing. Install a wheel" in text.splitlines()[-1]
-    assert importing("sys.modules['pika_twisted._frame'] = None", pure="1") == ""
+    assert importing(first, pure="1") == ""
+
+
+def test_in_a_checkout_its_folder_is_named(uncompiled: Path) -> None:
+    """`python` inside a clone finds the source folder first, whatever is installed."""
+    (uncompiled / "_frame.pyx").touch()
+    first = f"sys.path.insert(0, {str(uncompiled)!r})"
+    last = importing(first).splitlines()[-1]
+    assert last.startswith(
+        f"ImportError: {uncompiled.resolve()} is a checkout, and its source folder pika_twisted "
+        "shadows the installed package; "
+    )
+    assert "Run Python from another folder" in last
+    assert importing(first, pure="1") == ""
 
 
 def test_tls_without_pyopenssl() -> None:
