@@ -1,6 +1,6 @@
 """Acknowledging through the message itself, and acks that leave together.
 
-The part of `TwistedChannel` that keeps a `Ledger`, from the moment that somebody wants one.
+The part of `TwistedChannel` that keeps a `Ledger`, from the moment that one is needed.
 """
 
 from __future__ import annotations

@@ -328,4 +328,4 @@ def _conclude(deferred: defer.Deferred[Any], method: Any, nacked: bool, message:
 
 
 def _already_called(deferred: defer.Deferred[Any]) -> None:
-    LOGGER.error("%r of a publish was fired by somebody else", deferred)
+    LOGGER.error("%r of a publish was fired by a user", deferred)

@@ -27,10 +27,10 @@ def is_of_stream(properties: Any) -> bool:
 
 
 class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
-    """Puts what the broker delivers into a queue; knows what to do when nobody wants it any more.
+    """Puts what the broker delivers into a queue; gives it back when the consumer was abandoned.
 
     `stop` is called at most once, with this consumer, when it has to be cancelled at the broker
-    although nobody called `basic_cancel()`: its user closed the queue.
+    although `basic_cancel()` was not called: its user closed the queue.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
         self.consumer_tag: str | None = None
         self.queue_name = ""
         self.queue = queue
-        #: The Deferred of `basic_consume()` was cancelled: nobody holds the queue.
+        #: The Deferred of `basic_consume()` was cancelled: the queue has no owner.
         self.abandoned = False
         #: The user closed the queue while messages were still coming.
         self.stopping = False
-        #: Called instead of closing the queue, which somebody else looks after then.
+        #: Called instead of closing the queue, which its new owner does then.
         self.on_end: Callable[..., Any] | None = None
         # A queue that does more when it is woken is told each time.
         self.simple = type(queue).wake is stock_wake
@@ -134,7 +134,7 @@ class Consumer(Waker):  # pyright: ignore[reportGeneralTypeIssues]
             self._requeue(delivery_tag)
 
     def report_dropped(self) -> None:
-        """Say how many auto_ack messages came for nobody."""
+        """Say how many auto_ack messages came after the consumer was abandoned."""
         if self._dropped:
             LOGGER.warning(
                 "%d auto_ack messages were delivered to consumer %s after its basic_consume() was "

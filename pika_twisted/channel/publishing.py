@@ -35,7 +35,7 @@ class Publishing:
     def __init__(self) -> None:
         super().__init__()
         self._confirms = PublisherConfirms()
-        #: Confirm.Select is under way; whoever waits for it may have left.
+        #: Confirm.Select is under way; its waiters may have been cancelled.
         self._selecting = False
         self._select_waiters = Waiters()
         self._return_callbacks: list[Callable[[ReceivedMessage[spec.Basic.Return]], Any]] | None = (

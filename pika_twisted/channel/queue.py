@@ -209,7 +209,7 @@ class Waiting:
 
 
 class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
-    """A DeferredQueue that can be closed: whoever waits then, or asks later, gets the reason.
+    """A DeferredQueue that can be closed: waiting and later `get()`s fail with the reason.
 
     Beside `get()` there are `async for message in queue` and `get_many()`. Messages that were there
     already when the queue closed are kept: the two hand them out before they end, and `drain()`
@@ -268,7 +268,7 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
         self, messages: Iterable[Any]
     ) -> None:
         others = list(messages)
-        self._turns.pending.clear()  # the decoder and whoever waits keep hold of the same one
+        self._turns.pending.clear()  # the decoder and the waiters hold the same one
         for message in others:
             self._turns.pending.append(message)
 
@@ -382,6 +382,6 @@ class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
 
 
 ClosableDeferredQueue.get = get_of(ClosableDeferredQueue)  # type: ignore[method-assign]
-# As it is here. Whoever replaces it in the class itself, to trace it or in a test, is called as one
+# As it is here. A replacement in the class itself, to trace it or in a test, is called as one
 # is who overrides it in a subclass.
 stock_wake = ClosableDeferredQueue.wake

@@ -71,7 +71,7 @@ class WaterMarkedQueue(ClosableDeferredQueue):
         return messages
 
     def close(self, reason: Any, *, deliverable: bool = True, end: bool = False) -> None:
-        """As in the base class; a closed queue holds nobody up."""
+        """As in the base class; a closed queue pauses nothing."""
         super().close(reason, deliverable=deliverable, end=end)
         if self._full:
             self._taken()

@@ -199,7 +199,7 @@ class Handling:
             worker.cancel()
 
     def _give_up(self) -> None:
-        """Handlers that go on although they were cancelled hold up nobody any longer."""
+        """Wait no longer for handlers that go on although they were cancelled."""
         LOGGER.warning(
             "%d handler(s) of %r, %r, go on although they were cancelled at the deadline; "
             "their messages stay unsettled and will be delivered again",

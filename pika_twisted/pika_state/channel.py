@@ -93,7 +93,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._unknown_deliveries = 0  # since the last one was
         # Consumers that ended with their queue; the broker's Basic.Cancel is still to come.
         self._cancel_due: set[Any] = set()
-        self._observed = False  # somebody watches Basic.Deliver: no direct delivery
+        self._observed = False  # Basic.Deliver is watched: no direct delivery
         self._direct: dict[str, tuple[Any, object, object]] = {}
 
     # Sending
@@ -338,7 +338,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         self._rpc(spec.Confirm.Select(nowait), callback, [] if nowait else [spec.Confirm.SelectOk])
 
     def collect_confirms(self, arrived: list[Any], token: object) -> None:
-        """Have confirms put there by the decoder, unless somebody watches them."""
+        """Have confirms put there by the decoder, unless they are watched."""
         if not self._confirms_watched:
             self.connection.collect_confirms(self.channel_number, arrived, token)
 
@@ -408,7 +408,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         replies: Sequence[type[Any]],
         one_shot: bool = True,
     ) -> None:
-        """See pika.channel.Channel.add_callback; whoever watches deliveries gets to see them."""
+        """See pika.channel.Channel.add_callback; a callback for deliveries sees each."""
         if self.is_closed:
             return
         super().add_callback(callback, replies, one_shot)
@@ -490,7 +490,7 @@ class Channel(PikaChannel):  # type: ignore[misc]
         if self._gets:
             self._gets.popleft()(self, method_frame.method, header_frame.properties, body)
         else:
-            LOGGER.error("Basic.GetOk that nobody asked for: %r", method_frame)
+            LOGGER.error("Basic.GetOk without a Basic.Get: %r", method_frame)
 
     def _on_getempty(self, method_frame: frame.Method[Any]) -> None:
         if self._gets:

@@ -80,7 +80,7 @@ class ClosingConnection(TimedConnection):
         for channel in list(self._channels.values()):
             if not (channel.is_closing or channel.is_closed):
                 channel.close(reply_code, reply_text)
-        if self.is_closed or self.is_closing:  # the transport has ended, or called somebody, within
+        if self.is_closed or self.is_closing:  # the transport has ended, or a callback has, within
             return
         self._set_connection_state(self.CONNECTION_CLOSING)
         self._error = reason(

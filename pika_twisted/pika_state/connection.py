@@ -45,7 +45,7 @@ _OPENING = (spec.Channel.OpenOk, spec.Channel.Close)
 
 
 class Connection(ConnectionWithChannels):
-    """pika's connection over a Twisted transport that somebody else connects.
+    """pika's connection over a transport that Twisted connects.
 
     `data_received()` never raises.
     """

@@ -16,7 +16,7 @@ else:
 
 
 def is_paused(transport: Any) -> bool:
-    """Whether somebody called `pauseProducing()` on `transport`, by what Twisted lets us see."""
+    """Whether `pauseProducing()` was called on `transport`, as far as Twisted shows it."""
     transport = innermost(transport)
     state = getattr(transport, "producerState", None)  # twisted.internet.testing transports
     if state is not None:

@@ -66,7 +66,7 @@ class RecoveringConsumer(Entity):
         self.consumer_tag = consumer_tag
         self.arguments = copy.deepcopy(arguments or {})
         self.queue = LastingQueue(marks, OFFSET in self.arguments)
-        #: Nobody wants it any more: cancelled, or its queue deleted, by this client.
+        #: It has ended: cancelled, or its queue deleted, by this client.
         self.ended = False
         #: What was set for each new consumer when it began; None: nothing.
         self.qos: dict[str, Any] | None = None

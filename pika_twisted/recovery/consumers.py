@@ -323,7 +323,7 @@ class Consumers:
         await deferLater(service.reactor, consumer.backoff.fail(now))
         connection = service.connection
 
-        def is_ours() -> bool:  # else another channel does it, or nobody wants it
+        def is_ours() -> bool:  # else another channel does it, or it has ended
             return bool(
                 channel.is_open and consumer.state is EntityState.RECORDED and not consumer.is_over
             )

@@ -50,7 +50,7 @@ class LastingQueue(WaterMarkedQueue):
         super().wake()
 
     def _look_at(self, first: Any) -> None:
-        """Find out by the first message whether this is a stream, whoever declared it."""
+        """Find out by the first message whether this is a stream, declared here or elsewhere."""
         self._has_looked = True
         if self.may_be_stream and not self.follows_stream and offset_of(first) is not None:
             self.follows_stream = self.looks_like_stream = True

@@ -71,7 +71,7 @@ class MemoryTransport:
             self._finish_closing()
 
     def _finish_closing(self) -> None:
-        """End once the other side's buffer has all, as a kernel does: reading it takes nobody."""
+        """End once the other side's buffer has all, as a kernel does: no reader is needed."""
         if self.disconnecting and self.peer._size <= _FULL:
             self.reactor.callLater(0, self._lose, error.ConnectionDone())
 

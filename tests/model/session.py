@@ -20,7 +20,7 @@ from tests.model.world import World
 #: Texts of the package's log that say that it has lost its way.
 _CONFUSED = (
     "which is not outstanding",
-    "fired by somebody else",
+    "fired by a user",
     "ended unexpectedly",
 )
 

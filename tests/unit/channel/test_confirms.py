@@ -372,7 +372,7 @@ def test_a_publish_fired_by_the_user_is_logged(
     confirms.confirm(nack(3))
     confirms.confirm(ack(5))
     confirms.fail_all(LookupError())
-    assert caplog.text.count("fired by somebody else") == 5
+    assert caplog.text.count("fired by a user") == 5
 
 
 def test_the_end_fails_all_in_order_each_with_its_own_exception(
