@@ -85,6 +85,8 @@ class Channel(PikaChannel):  # type: ignore[misc]
         #: What was asked without waiting for the answer of the one before, the oldest first.
         self._together: deque[tuple[type[Any], Callable[..., Any] | None]] = deque()
         self._awaits_together = False
+        #: How many Basic.Consume have been sent and not answered: they may follow each other.
+        self._consumes = 0
         self._on_select_sent: Callable[[], Any] | None = None
         self._auto_ack_tags: set[Any] = set()  # of consumers that are subscribed
         #: Whether any consumer of it was one with auto_ack.
@@ -139,6 +141,8 @@ class Channel(PikaChannel):  # type: ignore[misc]
             self._ask_together(method, callback, encoded)
             return
         # First all that is there for the answer: a transport may give it within write().
+        if isinstance(method, spec.Basic.Consume) and acceptable_replies:
+            self._consumes += 1
         for reply in acceptable_replies or ():
             self._blocking = method.NAME
             kind, arguments = reply if isinstance(reply, tuple) else (reply, None)
@@ -191,6 +195,14 @@ class Channel(PikaChannel):  # type: ignore[misc]
             self._on_synchronous_complete(method_frame)
         if callback is not None:
             callback(method_frame)
+
+    def _on_synchronous_complete(self, method_frame: frame.Method[Any]) -> None:
+        """Send what has waited for this answer, unless others are still to come before it."""
+        if isinstance(method_frame.method, spec.Basic.ConsumeOk):
+            self._consumes -= 1
+            if self._consumes > 0:
+                return
+        super()._on_synchronous_complete(method_frame)
 
     def _set_state(self, connection_state: int) -> None:
         super()._set_state(connection_state)

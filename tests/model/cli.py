@@ -11,6 +11,7 @@ from twisted.logger import globalLogBeginner
 
 from tests.model.mutation import try_all
 from tests.model.program import Program, generate
+from tests.model.service_session import run_service
 from tests.model.session import run
 from tests.model.shrink import shrink
 
@@ -42,6 +43,8 @@ def run_many(seconds: float, seed: int, keep_going: bool) -> int:
     start, first, failed = time.monotonic(), seed, 0
     while time.monotonic() < start + seconds:
         complaints = run(generate(seed))
+        if not complaints and seed % 10 == 0:
+            complaints = [f"over a service: {each}" for each in run_service(seed)]
         if complaints:
             failed += 1
             print(f"seed {seed}: {complaints[0][:300]}", flush=True)
@@ -58,8 +61,9 @@ def replay(seed: int) -> int:
     program = generate(seed)
     complaints = run(program)
     if not complaints:
-        print(f"seed {seed}: nothing to complain of")
-        return 0
+        over_a_service = run_service(seed)
+        print(f"seed {seed}: {over_a_service or 'nothing to complain of'}")
+        return 1 if over_a_service else 0
     print(f"seed {seed}: {len(program.steps)} steps")
     show(shrink(program, run))
     return 1

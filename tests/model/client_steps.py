@@ -76,8 +76,13 @@ class ClientSteps:
             )
 
     def _expect_none(self, channel: Channel, error: BaseException | None) -> None:
-        if error is not None and not (isinstance(error, _GONE) and not channel.client.is_open):
+        if error is not None and not (isinstance(error, _GONE) and not self._is_open(channel)):
             self.world.complain(f"raised {error!r} on {channel.client!r}")
+
+    @staticmethod
+    def _is_open(channel: Channel) -> bool:
+        # A channel of a connection that has just been lost learns it a moment later.
+        return channel.client.is_open and channel.connection.client.is_open
 
     def do_qos(self, step: Step) -> None:
         channel = self._channel(step.a)
@@ -236,7 +241,8 @@ class ClientSteps:
         message = channel.held[step.b % len(channel.held)]
         tag = message.method.delivery_tag
         by_message = channel.by_message or (channel.complete and step.c % 2 == 0)
-        if tag in channel.settled and not by_message and not channel.complete:
+        unseen = not by_message or channel.recovered
+        if tag in channel.settled and unseen and not channel.complete:
             return  # the broker would close the channel
         options = () if name == "ack" else (requeue,)
         if by_message:
@@ -298,7 +304,9 @@ class ClientSteps:
 
     def do_settle_again(self, step: Step) -> None:
         channel = self._holder(step.a)
-        if channel is not None and (channel.complete or channel.by_message):
+        if channel is not None and (
+            channel.complete or (channel.by_message and not channel.recovered)
+        ):
             settled = [m for m in channel.held if m.method.delivery_tag in channel.settled]
             if settled and not channel.recovering:
                 message = settled[step.b % len(settled)]
@@ -311,6 +319,7 @@ class ClientSteps:
         if channel is None:
             return
         channel.recovering += 1
+        channel.recovered = True
         deferred = channel.client.basic_recover(True)
         channel.settled.update(self.world.received(channel))
 

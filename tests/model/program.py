@@ -89,6 +89,8 @@ class Program(NamedTuple):
     latency: float
     read_size: int
     late_deliveries: int
+    #: Of the first channels: which acks they batch, and how their messages are settled.
+    style: int
     steps: tuple[Step, ...]
 
 
@@ -109,6 +111,7 @@ def generate(seed: int) -> Program:
         chance.choice((0.0, 0.0, 0.01, 0.2)),
         chance.choice((1 << 16, 1 << 16, 1 << 16, 40, 7)),
         chance.choice((0, 0, 3)),
+        chance.randrange(36),
         steps,
     )
 

@@ -51,6 +51,8 @@ class Channel:
     consumers: list[Consumer] = field(default_factory=list)
     handling: HandlingRecord | None = None
     recovering: int = 0
+    #: `basic_recover()` was called: without a complete ledger an ack of what came before is an error.
+    recovered: bool = False
 
     @property
     def alive(self) -> bool:

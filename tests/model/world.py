@@ -32,6 +32,7 @@ class World:
         self.clock = self.broker.reactor
         self.complaints: list[str] = []
         self.read_size = program.read_size
+        self.style = program.style
         self.perform: Callable[[Step], None] = lambda step: None
         self.connections: list[Connection] = []
         self.channels: list[Channel] = []
@@ -69,7 +70,9 @@ class World:
                 connection.reason = reason
 
             client.when_closed().addBoth(closed)
-            return self.open_channel(connection, 0, 0).deferred or defer.succeed(None)
+            return self.open_channel(
+                connection, self.style, self.style // 3
+            ).deferred or defer.succeed(None)
 
         return self.broker.connect().addCallback(connected)
 

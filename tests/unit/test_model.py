@@ -7,13 +7,11 @@ fails: `python -m tests.model replay SEED` prints the smallest program that fail
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
-import pika_twisted
-from tests.model.mutants import MUTANTS
 from tests.model.program import Program, Step, generate
+from tests.model.service_session import run_service
 from tests.model.session import run
 from tests.model.shrink import shrink
 
@@ -28,6 +26,11 @@ def test_programs(first: int) -> None:
     assert not {seed: complaints for seed, complaints in wrong.items() if complaints}
 
 
+def test_programs_over_a_service() -> None:
+    wrong = {seed: run_service(seed) for seed in range(FIRST, FIRST + 30)}
+    assert not {seed: complaints for seed, complaints in wrong.items() if complaints}
+
+
 def test_a_program_is_the_same_each_time() -> None:
     assert generate(17) == generate(17)
     assert generate(17) != generate(18)
@@ -39,11 +42,5 @@ def test_shrinking_keeps_what_fails() -> None:
         return ["consumed 7 times"] if "consume" in ops and "cut" in ops else []
 
     steps = tuple(Step(op) for op in ("turn", "consume", "put", "turn", "cut", "wait"))
-    small = shrink(Program(0.2, 7, 3, steps), fails)
-    assert small == Program(0.0, 1 << 16, 0, (Step("consume"), Step("cut")))
-
-
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutants_text_is_there(mutant) -> None:
-    path = Path(pika_twisted.__file__).parent / mutant.path
-    assert path.read_text().count(mutant.before) == 1
+    small = shrink(Program(0.2, 7, 3, 1, steps), fails)
+    assert small == Program(0.0, 1 << 16, 0, 1, (Step("consume"), Step("cut")))

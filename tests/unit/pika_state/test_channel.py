@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pika import exceptions, spec
 
+from pika_twisted.testing import Broker
 from tests.support.outcome import watch
 from tests.support.session import Session
 
@@ -53,3 +54,23 @@ def test_pika_s_channel_below_says_why_it_is_gone(session: Session) -> None:
         with pytest.raises(exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
             asking()
     session.peer.expect_none()
+
+
+def test_what_waits_for_two_consumers_is_sent_one_after_the_other() -> None:
+    """The second ConsumeOk let the next purge go, and the first answer was given to both."""
+    broker = Broker()
+
+    async def purge() -> list[int]:
+        connection = await broker.connect()
+        channel = await connection.channel()
+        for name in ("a", "b", "c", "d"):
+            await channel.queue_declare(name)
+        for name in ("c", "c", "d"):
+            broker.publish("", name)
+        channel.basic_consume("a")
+        channel.basic_consume("b")
+        purging = [channel.queue_purge("c"), channel.queue_purge("d")]
+        return [(await each).method.message_count for each in purging]
+
+    assert broker.run(purge()) == [2, 1]
+    broker.close()
