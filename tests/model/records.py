@@ -51,7 +51,7 @@ class Channel:
     consumers: list[Consumer] = field(default_factory=list)
     handling: HandlingRecord | None = None
     recovering: int = 0
-    #: `basic_recover()` was called: without a complete ledger an ack of what came before is an error.
+    #: `basic_recover()` was called: without a complete ledger an ack of what came is an error.
     recovered: bool = False
 
     @property
