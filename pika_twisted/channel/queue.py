@@ -209,7 +209,7 @@ class Waiting:
 
 
 class ClosableDeferredQueue(defer.DeferredQueue):  # type: ignore[type-arg]
-    """A DeferredQueue that can be closed: waiting and later `get()`s fail with the reason.
+    """A DeferredQueue that can be closed: each `get()` fails with the reason then.
 
     Beside `get()` there are `async for message in queue` and `get_many()`. Messages that were there
     already when the queue closed are kept: the two hand them out before they end, and `drain()`
