@@ -345,6 +345,8 @@ class Consumers:
             elif self._owner._closed is None and channel.is_open:
                 service._events.tell("recovery failed", why)
                 self._refuse(consumer, why)
+            elif consumer.state is EntityState.RECOVERING:  # lost: the next channel has it
+                self._on_failed(consumer, why)
 
     async def _subscribe_as_before(self, channel: Any, consumer: RecoveringConsumer) -> None:
         """Subscribe on a channel in use, with the qos that the consumer began with."""

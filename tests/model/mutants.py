@@ -385,4 +385,16 @@ MUTANTS = (
         "for waiter in self.take():",
         "for waiter in list(self.take())[:-1]:",
     ),
+    Mutant(
+        "each of several ConsumeOk lets the next call go",
+        "pika_state/channel.py",
+        "            if self._consumes > 0:\n                return",
+        "            pass",
+    ),
+    Mutant(
+        "a consumer that comes back is forgotten with its connection",
+        "recovery/consumers.py",
+        "            elif consumer.state is EntityState.RECOVERING:  # lost",
+        "            elif False:  # lost",
+    ),
 )

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pika import exceptions, spec
 from twisted.internet import defer
+from twisted.internet.task import deferLater
 
-from pika_twisted import WaterMarks
+from pika_twisted import RecoveringService, WaterMarks
+from pika_twisted.testing import Broker
 from tests.support.outcome import watch
 from tests.support.service import World, reconnect, settled, started
 
@@ -263,3 +265,30 @@ def test_an_auto_delete_queue_whose_consume_is_cancelled(world: World, asked: bo
     world.broker.catch_up()
     assert len(world.broker.asked(spec.Basic.Cancel)) == asked
     assert list(world.service.recorder.queues) == ([] if asked else ["q"])
+
+
+def test_a_loss_while_a_cancelled_consumer_comes_back() -> None:
+    """Both stayed as they were when the connection ended for the first: subscribed no more."""
+    broker = Broker()
+    service = RecoveringService(broker.endpoint(), reactor=broker.reactor)
+    service.startService()
+
+    async def go() -> list[bytes]:
+        channel = service.channel()
+        queues = []
+        for name in ("one", "two"):
+            await channel.queue_declare(name, durable=True)
+            queues.append((await channel.basic_consume(name))[0])
+        broker.refuse("basic.consume", 506, "refused by the test")
+        for server in list(broker.connections[0].channels.values()):
+            for tag in server.consumers:
+                server.cancel(tag)
+        await deferLater(broker.reactor, 20)
+        for name in ("one", "two"):
+            broker.publish("", name, name.encode())
+        bodies = [(await queue.get()).body for queue in queues]
+        await service.stopService()
+        return bodies
+
+    assert broker.run(go()) == [b"one", b"two"]
+    broker.close()
