@@ -181,8 +181,9 @@ class ServiceWorld:
     def do_cancel(self) -> None:
         for connection in list(self.broker.connections):
             for channel in list(connection.channels.values()):
-                for tag in channel.consumers:
-                    channel.cancel(tag)
+                for tag, consumer in channel.consumers.items():
+                    if not consumer.unacked:  # RabbitMQ takes those back where it cancels
+                        channel.cancel(tag)
 
     def do_refuse(self) -> None:
         methods = ("queue.declare", "basic.consume", "basic.qos", "channel.open", "confirm.select")
