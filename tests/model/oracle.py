@@ -92,7 +92,10 @@ def check_deferreds(world: World) -> None:
 def _plausible(world: World, watched: Watched, error: BaseException) -> bool:
     channel, connection, consumer = watched.channel, watched.connection, watched.consumer
     if isinstance(error, defer.CancelledError):
-        return watched.cancelled
+        with_it = watched.kind == "open" and any(
+            each.kind == "connect" and each.cancelled for each in world.watched
+        )
+        return watched.cancelled or with_it
     if channel is not None and same(error, channel.reason):
         return True
     if connection is not None and same(error, connection.reason):
