@@ -16,7 +16,7 @@ from pika_twisted import _instruments
 from pika_twisted.observing.prometheus import Metrics
 from pika_twisted.testing import Broker
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "docs/_static/grafana-dashboard.json"
 
 
