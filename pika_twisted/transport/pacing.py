@@ -84,18 +84,21 @@ class IntervalGate(RestingGate):
 class FloodGate(RestingGate):
     """Rests for 1 ms after each read, amid a flood only.
 
-    A flood is a high rate that comes in small reads. Looked for every `LOOK_EVERY` reads; while it
-    lasts, after each. It has ended when a rest brings few messages; and where rests make the rate
-    fall, as a small prefetch does, which keeps the broker waiting for acks, there are none for a
-    while.
+    A flood is a high rate that comes in many small reads. It is looked for every `LOOK_EVERY`
+    reads; while it lasts, after each. It has ended when a rest brings few messages. Where rests
+    make the rate fall, as with a small prefetch, which keeps the broker waiting for acks, there are
+    none for a while.
     """
 
     #: Reads between two looks. At two looks a second of a flood each costs nothing that shows.
     LOOK_EVERY = 64
     #: Messages a second that make a flood; at half of it one read in 50 us brings one message.
     RATE = 20_000
-    #: With more messages to a read on average its overhead of 2.7 us is under a tenth of theirs.
-    LARGE_READ = 24
+    #: Seconds between two reads: where they are further apart a rest of 1 ms spares few of them. A
+    #: publisher that sends every millisecond is no flood, however much it sends.
+    OFTEN = 0.0006
+    #: With more messages to a read on average its overhead of 2.7 us is next to nothing.
+    LARGE_READ = 200
     #: Seconds. Poll and epoll count in milliseconds.
     REST = 0.001
     #: A rest that brings fewer has found the end of the flood: `RATE` for 1 ms brings 20.
@@ -126,7 +129,8 @@ class FloodGate(RestingGate):
         seconds, self._began = now - self._began, now
         if seconds <= 0 or now < self._no_rest_before:
             return self.LOOK_EVERY
-        if count < self.LOOK_EVERY * self.LARGE_READ and count >= self.RATE * seconds:
+        often = seconds < self.LOOK_EVERY * self.OFTEN
+        if often and self.RATE * seconds <= count < self.LOOK_EVERY * self.LARGE_READ:
             self._rate = count / seconds
             self._count = self._reads = 0
             self.rest(self.REST)

@@ -78,6 +78,11 @@ def test_below_a_flood_nothing_rests(flood: Flood, messages: int, seconds: float
     assert not flood.session.clock.getDelayedCalls()
 
 
+@pytest.mark.parametrize(("messages", "seconds"), [(6, 0.0001), (45, 0.0005)])
+def test_a_flood_is_found(flood: Flood, messages: int, seconds: float) -> None:
+    assert flood.reads(3 * LOOK, messages, seconds)
+
+
 def test_amid_a_flood_each_read_is_followed_by_a_rest(flood: Flood) -> None:
     flood.begin()
     for _ in range(100):
