@@ -165,81 +165,69 @@ class Queue(Entity):
         return super().on_refused(reason, now)
 
 
-class ExchangeBinding(Entity):
-    """A binding of one exchange to another."""
+class Binding(Entity):
+    """A binding that a call made."""
 
     kind = "binding"
+    #: The arguments that name the source, and the destination; and what the destination is.
+    source_argument = destination_argument = destination_kind = ""
 
     def __init__(self, arguments: Arguments) -> None:
         super().__init__()
         self.arguments = arguments
 
     def __str__(self) -> str:
-        return (
-            f"binding of exchange {self.arguments['destination']!r} "
-            f"to exchange {self.source!r} by {self.arguments.get('routing_key') or ''!r}"
-        )
+        (_, source), (kind, destination) = self.ends
+        return f"binding of {kind} {destination!r} to exchange {source!r} by {self._routing_key!r}"
 
     @property
     def source(self) -> str:
         """The exchange that messages come from."""
-        return str(self.arguments["source"])
+        return str(self.arguments[self.source_argument])
 
     @property
     def ends(self) -> tuple[tuple[str, str], tuple[str, str]]:
         """What it binds: kind and name of the source, then of the destination."""
-        return ("exchange", self.source), ("exchange", self.arguments["destination"])
+        destination = self.arguments[self.destination_argument]
+        return ("exchange", self.source), (self.destination_kind, destination)
+
+    @property
+    def _routing_key(self) -> str:
+        return self.arguments.get("routing_key") or ""
 
     def key(self) -> Any:
         """Return what makes it the same binding as another."""
-        asked = self.arguments
-        return (*self.ends, asked.get("routing_key") or "", by_value(asked.get("arguments") or {}))
+        return (*self.ends, self._routing_key, by_value(self.arguments.get("arguments") or {}))
+
+
+class ExchangeBinding(Binding):
+    """A binding of one exchange to another."""
+
+    source_argument = "source"
+    destination_argument = "destination"
+    destination_kind = "exchange"
 
     def method(self) -> spec.Exchange.Bind:
         """As in the base class."""
-        asked = self.arguments
         return spec.Exchange.Bind(
-            destination=asked["destination"],
-            source=asked["source"],
-            routing_key=asked.get("routing_key") or "",
-            arguments=asked.get("arguments"),
+            destination=self.arguments["destination"],
+            source=self.source,
+            routing_key=self._routing_key,
+            arguments=self.arguments.get("arguments"),
         )
 
 
-class QueueBinding(Entity):
+class QueueBinding(Binding):
     """A binding of a queue to an exchange."""
 
-    kind = "binding"
-
-    def __init__(self, arguments: Arguments) -> None:
-        super().__init__()
-        self.arguments = arguments
-
-    def __str__(self) -> str:
-        return (
-            f"binding of queue {self.arguments['queue']!r} "
-            f"to exchange {self.source!r} by {self._routing_key!r}"
-        )
-
-    @property
-    def source(self) -> str:
-        """The exchange that messages come from."""
-        return str(self.arguments["exchange"])
-
-    @property
-    def ends(self) -> tuple[tuple[str, str], tuple[str, str]]:
-        """What it binds: kind and name of the source, then of the destination."""
-        return ("exchange", self.source), ("queue", self.arguments["queue"])
+    source_argument = "exchange"
+    destination_argument = destination_kind = "queue"
 
     @property
     def _routing_key(self) -> str:
         # None is the name of the queue, as with pika.
         key = self.arguments.get("routing_key")
         return str(self.arguments["queue"] if key is None else key)
-
-    def key(self) -> Any:
-        """Return what makes it the same binding as another."""
-        return (*self.ends, self._routing_key, by_value(self.arguments.get("arguments") or {}))
 
     def rename_queue(self, old: str, new: str) -> None:
         """Follow a queue to its new name."""

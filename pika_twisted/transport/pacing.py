@@ -90,9 +90,9 @@ class FloodGate(RestingGate):
     none for a while.
     """
 
-    #: Reads between two looks. At two looks a second of a flood each costs nothing that shows.
+    #: Reads between two looks: amid 12,500 reads a second that is one every 5 ms.
     LOOK_EVERY = 64
-    #: Messages a second that make a flood; at half of it one read in 50 us brings one message.
+    #: Messages a second that make a flood. Below, a rest of 1 ms brings fewer than 20.
     RATE = 20_000
     #: Seconds between two reads: where they are further apart a rest of 1 ms spares few of them. A
     #: publisher that sends every millisecond is no flood, however much it sends.
